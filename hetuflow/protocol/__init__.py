@@ -1,0 +1,1 @@
+"""Words and wire: the types that cross a boundary. Pure data: no I/O, no clock."""

@@ -1,0 +1,75 @@
+"""Validators for attrs fields that name the field they refuse.
+
+cattrs reports an error raised inside ``__init__`` against the whole class;
+``FieldError`` carries the field's name so that ``wire`` can report ``$.field``.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from msgspec import UNSET
+
+__all__ = ["FieldError", "at_least", "between", "check", "length", "matching", "one_of"]
+
+Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+class FieldError(ValueError):
+  """A field holds a value of the right type that is out of bounds.
+
+  Args:
+    field: the name of the field, or a path below the object such as ``dst.gap``.
+    message: what is expected.
+  """
+
+  def __init__(self, field: str, message: str) -> None:
+    self.field = field
+    self.message = message
+    super().__init__(f"{field}: {message}")
+
+
+def check(test: Callable[[Any], bool], expected: str) -> Validator:
+  """Accept None, UNSET and values that pass ``test``; ``expected`` completes the error."""
+
+  def validate(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    """Refuse a value that is there and fails the test."""
+    if value is not None and value is not UNSET and not test(value):
+      raise FieldError(attribute.name, f"expected {expected}")
+
+  return validate
+
+
+def at_least(minimum: float) -> Validator:
+  """Accept numbers not below ``minimum``."""
+  return check(lambda value: value >= minimum, f"at least {minimum:g}")
+
+
+def between(minimum: float, maximum: float) -> Validator:
+  """Accept numbers from ``minimum`` to ``maximum``, both included."""
+  return check(
+    lambda value: minimum <= value <= maximum,
+    f"a number between {minimum:g} and {maximum:g}",
+  )
+
+
+def length(minimum: int, maximum: int) -> Validator:
+  """Accept strings and collections with ``minimum`` to ``maximum`` elements."""
+  return check(
+    lambda value: minimum <= len(value) <= maximum,
+    f"a length between {minimum} and {maximum}",
+  )
+
+
+def matching(pattern: str, expected: str) -> Validator:
+  """Accept strings that match the whole regular expression ``pattern``."""
+  compiled = re.compile(pattern)
+  return check(lambda value: compiled.fullmatch(value) is not None, expected)
+
+
+def one_of(*values: object) -> Validator:
+  """Accept one of ``values``."""
+  return check(
+    lambda value: value in values, "one of " + ", ".join(str(v) for v in values)
+  )

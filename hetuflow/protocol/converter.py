@@ -1,0 +1,255 @@
+"""The one converter between plain JSON types and the protocol's attrs classes.
+
+cattrs does the work; the hooks here make it strict (cattrs would turn ``"5"`` into 5)
+and every failure, of which cattrs knows five kinds, becomes one ``ProtocolError``.
+"""
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, TypeVar, cast, get_args
+from uuid import UUID
+
+import attrs
+import cattrs
+import msgspec
+from cattrs.cols import list_structure_factory
+from cattrs.gen import make_dict_structure_fn
+from msgspec import UnsetType
+
+from hetuflow.errors import ProtocolError
+from hetuflow.protocol.checks import FieldError
+
+__all__ = ["MAX_DEPTH_ERROR", "holds_nul", "load"]
+
+T = TypeVar("T")
+NUL = b"\\u0000"
+MAX_DEPTH_ERROR = "nested too deeply"
+
+
+def load(cls: type[T], value: object, *, strict: bool = False) -> T:
+  """Build an object of ``cls`` from plain JSON types.
+
+  Args:
+    cls: an attrs class of the protocol, or any type made of them.
+    value: what a JSON parser gave.
+    strict: whether unknown keys are refused (HTTP, files) or ignored (the wire).
+
+  Raises:
+    ProtocolError: with every mistake and its path.
+  """
+  try:
+    return _converter(strict).structure(value, cls)
+  except RecursionError:
+    raise ProtocolError([("$", MAX_DEPTH_ERROR)]) from None
+  except Exception as error:
+    raise ProtocolError(list(_issues(error, "$"))) from error
+
+
+def _issues(error: BaseException, path: str) -> Iterator[tuple[str, str]]:
+  """Walk cattrs' exception tree and yield each leaf with its path."""
+  if isinstance(error, cattrs.IterableValidationError):
+    grouped, other = error.group_exceptions()
+    for inner, note in grouped:
+      yield from _issues(inner, f"{path}[{note.index!r}]".replace("'", ""))
+    for inner in other:
+      yield from _issues(inner, path)
+  elif isinstance(error, cattrs.ClassValidationError):
+    named, unnamed = error.group_exceptions()
+    for inner, field in named:
+      yield from _issues(inner, f"{path}.{field.name}")
+    for inner in unnamed:
+      yield from _issues(inner, path)
+  elif isinstance(error, cattrs.ForbiddenExtraKeysError):
+    for key in sorted(error.extra_fields):
+      yield f"{path}.{key}", "unknown key"
+  elif isinstance(error, FieldError):
+    yield f"{path}.{error.field}", error.message
+  elif isinstance(error, KeyError):
+    yield f"{path}.{error.args[0]}", "required"
+  else:
+    yield path, str(error) or "invalid"
+
+
+def _text(value: Any, _: Any) -> str:
+  """Take a string; U+0000 cannot be stored and is refused."""
+  if type(value) is not str:
+    raise ValueError("expected a string")
+  if "\x00" in value:
+    raise ValueError("U+0000 is not allowed")
+  return value
+
+
+def _flag(value: Any, _: Any) -> bool:
+  """Take true or false and nothing that merely looks like it."""
+  if type(value) is not bool:
+    raise ValueError("expected true or false")
+  return value
+
+
+def _integer(value: Any, _: Any) -> int:
+  """Take an integer that PostgreSQL can hold."""
+  if type(value) is not int:
+    raise ValueError("expected an integer")
+  if not -(2**63) <= value < 2**63:
+    raise ValueError("expected an integer of at most 64 bits")
+  return value
+
+
+def _number(value: Any, _: Any) -> float:
+  """Take a finite number."""
+  if type(value) not in (int, float) or not math.isfinite(value):
+    raise ValueError("expected a number")
+  return float(value)
+
+
+def _uuid(value: Any, _: Any) -> UUID:
+  """Take a UUID in its text form."""
+  if isinstance(value, UUID):
+    return value
+  try:
+    return UUID(_text(value, None))
+  except ValueError:
+    raise ValueError("expected a UUID") from None
+
+
+def _instant(value: Any, _: Any) -> datetime:
+  """Take an RFC 3339 time with its offset and bring it to UTC."""
+  if not isinstance(value, datetime):
+    try:
+      value = msgspec.convert(value, datetime)
+    except msgspec.ValidationError:
+      raise ValueError("expected an RFC 3339 time") from None
+  if value.tzinfo is None:
+    raise ValueError("expected a time with its offset, such as 2026-01-01T00:00:00Z")
+  try:
+    return cast(datetime, value).astimezone(UTC)
+  except OverflowError:
+    raise ValueError("expected a time between the years 1 and 9999") from None
+
+
+def _enumeration(value: Any, cls: Any) -> Any:
+  """Take one of the values of an enumeration."""
+  try:
+    return cls(value)
+  except ValueError:
+    expected = ", ".join(str(member.value) for member in cls)
+    raise ValueError(f"expected one of {expected}") from None
+
+
+def _json(value: Any, _: Any) -> dict[str, Any]:
+  """Take a JSON object whose inside is the user's; only U+0000 is refused."""
+  if type(value) is not dict:
+    raise ValueError("expected an object")
+  if NUL in msgspec.json.encode(value) and holds_nul(value):
+    raise ValueError("U+0000 is not allowed")
+  return value
+
+
+def holds_nul(value: Any) -> bool:
+  """Tell whether any string inside holds U+0000."""
+  if isinstance(value, str):
+    return "\x00" in value
+  if isinstance(value, dict):
+    return any(holds_nul(key) or holds_nul(item) for key, item in value.items())
+  return isinstance(value, list) and any(map(holds_nul, value))
+
+
+@functools.cache
+def _converter(strict: bool) -> cattrs.Converter:
+  """Make the converter, strict about unknown keys or not."""
+  converter = cattrs.Converter(forbid_extra_keys=strict, detailed_validation=True)
+  hooks: dict[Any, Any] = {
+    str: _text,
+    bool: _flag,
+    int: _integer,
+    float: _number,
+    UUID: _uuid,
+    datetime: _instant,
+  }
+  for exact, hook in hooks.items():
+    # Not by single dispatch: a StrEnum is a str, too.
+    converter.register_structure_hook_func(_is(exact), hook)
+  converter.register_structure_hook_func(
+    lambda cls: isinstance(cls, type) and issubclass(cls, Enum), _enumeration
+  )
+  converter.register_structure_hook_func(lambda cls: cls == dict[str, Any], _json)
+  converter.register_structure_hook_factory(attrs.has, _object_hook(converter, strict))
+  converter.register_structure_hook_factory(
+    lambda cls: getattr(cls, "__origin__", None) is list, _list_hook(converter)
+  )
+  converter.register_structure_hook_factory(_may_be_unset, _present_hook(converter))
+  return converter
+
+
+def _is(exact: Any) -> Callable[[Any], bool]:
+  """Make a test for one type and none of its subclasses."""
+  return lambda cls: cls is exact
+
+
+def _object_hook(converter: cattrs.Converter, strict: bool) -> Callable[[Any], Any]:
+  """Make hooks for attrs classes that first demand an object."""
+
+  def factory(cls: Any) -> Any:
+    """Make the hook of one class."""
+    build = make_dict_structure_fn(
+      cls,
+      converter,
+      _cattrs_forbid_extra_keys=strict,
+      _cattrs_detailed_validation=True,
+    )
+
+    def hook(value: Any, cls: Any) -> Any:
+      """Demand an object, then build it."""
+      if isinstance(value, cls):
+        return value
+      if not isinstance(value, dict):
+        raise ValueError("expected an object")
+      return build(value, cls)
+
+    return hook
+
+  return factory
+
+
+def _list_hook(converter: cattrs.Converter) -> Callable[[Any], Any]:
+  """Make hooks for lists that first demand an array (cattrs would split a string)."""
+
+  def factory(cls: Any) -> Any:
+    """Make the hook of one element type."""
+    build = list_structure_factory(cls, converter)
+
+    def hook(value: Any, cls: Any) -> Any:
+      """Demand an array, then build each element."""
+      if not isinstance(value, list):
+        raise ValueError("expected an array")
+      return build(value, cls)
+
+    return hook
+
+  return factory
+
+
+def _may_be_unset(cls: Any) -> bool:
+  """Tell whether a field's type allows it to be left out of a PATCH."""
+  return UnsetType in get_args(cls)
+
+
+def _present_hook(converter: cattrs.Converter) -> Callable[[Any], Any]:
+  """Make hooks for ``T | UnsetType`` that build a T: a key that is there has a value."""
+
+  def factory(cls: Any) -> Any:
+    """Make the hook of one type."""
+    rest = tuple(arg for arg in get_args(cls) if arg is not UnsetType)
+    inner: Any = functools.reduce(operator.or_, rest)
+
+    def hook(value: Any, _: Any) -> Any:
+      """Build the value that is there."""
+      return converter.structure(value, inner)
+
+    return hook
+
+  return factory

@@ -1,0 +1,75 @@
+"""Namespaces: who is kept apart from whom, and with how much lead they are served."""
+
+import attrs
+
+from hetuflow.protocol.checks import at_least, between, matching
+from hetuflow.protocol.model.config import SLUG
+from hetuflow.protocol.model.ids import (
+  UNSET,
+  Instant,
+  NamespaceId,
+  UnsetType,
+)
+
+__all__ = ["Namespace", "NamespaceFilter", "NamespaceForCreate", "NamespaceForUpdate"]
+
+_slug = matching(SLUG, "a slug: lower-case letters, digits, '-' and '_', at most 63")
+
+
+@attrs.frozen(kw_only=True)
+class Namespace:
+  """A namespace as it is read.
+
+  ``lead`` is how many seconds before its time a task is handed to an agent; ``lease``
+  how many seconds after it a held claim stays good.
+
+  Example:
+    {"id": "default", "weight": 1, "retention_days": 30, "lead": 5.0, "lease": 30.0,
+     "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}
+  """
+
+  id: NamespaceId
+  weight: int
+  retention_days: int
+  lead: float
+  lease: float
+  created_at: Instant
+  updated_at: Instant
+
+
+@attrs.frozen(kw_only=True)
+class NamespaceForCreate:
+  """What a caller may say of a new namespace.
+
+  Example:
+    {"id": "billing", "weight": 2}
+  """
+
+  id: NamespaceId = attrs.field(validator=_slug)
+  weight: int = attrs.field(default=1, validator=between(0, 1_000))
+  retention_days: int = attrs.field(default=30, validator=between(1, 3_650))
+  lead: float = attrs.field(default=5.0, validator=between(0.5, 3_600))
+  lease: float = attrs.field(default=30.0, validator=at_least(1))
+
+
+@attrs.frozen(kw_only=True)
+class NamespaceForUpdate:
+  """What may be changed of a namespace; what is left out stays.
+
+  Example:
+    {"lead": 900.0}
+  """
+
+  weight: int | UnsetType = attrs.field(default=UNSET, validator=between(0, 1_000))
+  retention_days: int | UnsetType = attrs.field(
+    default=UNSET, validator=between(1, 3_650)
+  )
+  lead: float | UnsetType = attrs.field(default=UNSET, validator=between(0.5, 3_600))
+  lease: float | UnsetType = attrs.field(default=UNSET, validator=at_least(1))
+
+
+@attrs.frozen(kw_only=True)
+class NamespaceFilter:
+  """Which namespaces to list."""
+
+  id: str | None = None

@@ -1,0 +1,216 @@
+"""The words for kinds and states, and the one table of every permitted status change.
+
+``TASK_TRANSITIONS`` and ``INSTANCE_TRANSITIONS`` are the truth: the guarded statements
+of ``storage/transitions.sql`` are checked against them, state by state and event by
+event, on a real database; the diagram in the README is drawn from them.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+__all__ = [
+  "INSTANCE_LIVE",
+  "INSTANCE_TRANSITIONS",
+  "TASK_FINAL",
+  "TASK_TRANSITIONS",
+  "AgentStatus",
+  "ExecutorKind",
+  "InstanceEvent",
+  "JobStatus",
+  "LedgerOutcome",
+  "LogStream",
+  "OnLost",
+  "ScheduleKind",
+  "TaskEvent",
+  "TaskInstanceStatus",
+  "TaskStatus",
+]
+
+
+class ScheduleKind(StrEnum):
+  """What makes a schedule fire."""
+
+  CRON = "cron"
+  TIME = "time"
+  DAEMON = "daemon"
+  EVENT = "event"
+  FLOW = "flow"
+
+
+class JobStatus(StrEnum):
+  """Whether a job may be planned and run."""
+
+  ENABLED = "enabled"
+  DISABLED = "disabled"
+  DELETED = "deleted"
+
+
+class ExecutorKind(StrEnum):
+  """How an agent runs a task."""
+
+  PROCESS = "process"
+  SHELL = "shell"
+  PYTHON = "python"
+  HTTP = "http"
+  DOCKER = "docker"
+  KUBERNETES = "kubernetes"
+
+
+class OnLost(StrEnum):
+  """What becomes of a task whose agent vanished in the middle of an attempt."""
+
+  RETRY = "retry"
+  FAIL = "fail"
+
+
+class LogStream(StrEnum):
+  """The two output streams of a process."""
+
+  STDOUT = "stdout"
+  STDERR = "stderr"
+
+
+class LedgerOutcome(StrEnum):
+  """What became of planned times that have no task."""
+
+  SKIPPED = "skipped"
+  MISSED = "missed"
+  MERGED = "merged"
+
+
+class AgentStatus(StrEnum):
+  """The state of an agent as the servers see it."""
+
+  ONLINE = "online"
+  OFFLINE = "offline"
+  BUSY = "busy"
+  DRAINING = "draining"
+  ERROR = "error"
+
+
+class TaskStatus(StrEnum):
+  """The state of one planned occurrence."""
+
+  BLOCKED = "blocked"
+  PAUSED = "paused"
+  PENDING = "pending"
+  DISPATCHED = "dispatched"
+  RUNNING = "running"
+  WAITING_RETRY = "waiting_retry"
+  SUCCEEDED = "succeeded"
+  FAILED = "failed"
+  CANCELLED = "cancelled"
+  SKIPPED = "skipped"
+  MISSED = "missed"
+  MERGED = "merged"
+
+
+class TaskInstanceStatus(StrEnum):
+  """The state of one attempt on one agent."""
+
+  DISPATCHED = "dispatched"
+  RUNNING = "running"
+  SUCCEEDED = "succeeded"
+  FAILED = "failed"
+  TIMEOUT = "timeout"
+  CANCELLED = "cancelled"
+  LOST = "lost"
+  RELEASED = "released"
+
+
+class TaskEvent(StrEnum):
+  """What can happen to a task."""
+
+  CLAIM = "claim"
+  START = "start"
+  SUCCEED = "succeed"
+  FAIL = "fail"
+  RETRY = "retry"
+  RELEASE = "release"
+  CANCEL = "cancel"
+  MISS = "miss"
+  PAUSE = "pause"
+  RESUME = "resume"
+  REVIVE = "revive"
+
+
+class InstanceEvent(StrEnum):
+  """What can happen to a task instance."""
+
+  START = "start"
+  SUCCEED = "succeed"
+  FAIL = "fail"
+  TIME_OUT = "time_out"
+  CANCEL = "cancel"
+  LOSE = "lose"
+  RELEASE = "release"
+
+
+S = TypeVar("S", bound=StrEnum)
+E = TypeVar("E", bound=StrEnum)
+
+
+def _table(
+  rows: Mapping[E, tuple[tuple[S, ...], S]],
+) -> Mapping[tuple[S, E], S]:
+  """Spread ``event: (from states, to state)`` into ``(state, event): state``."""
+  return {
+    (source, event): target
+    for event, (sources, target) in rows.items()
+    for source in sources
+  }
+
+
+_T = TaskStatus
+_UNCLAIMED = (_T.PENDING, _T.WAITING_RETRY)
+_CLAIMED = (_T.DISPATCHED, _T.RUNNING)
+
+TASK_TRANSITIONS: Mapping[tuple[TaskStatus, TaskEvent], TaskStatus] = _table(
+  {
+    TaskEvent.CLAIM: (_UNCLAIMED, _T.DISPATCHED),
+    TaskEvent.START: ((_T.DISPATCHED,), _T.RUNNING),
+    TaskEvent.SUCCEED: (_CLAIMED, _T.SUCCEEDED),
+    TaskEvent.FAIL: (_CLAIMED, _T.FAILED),
+    TaskEvent.RETRY: (_CLAIMED, _T.WAITING_RETRY),
+    TaskEvent.RELEASE: ((_T.DISPATCHED,), _T.PENDING),
+    TaskEvent.CANCEL: (
+      (_T.BLOCKED, _T.PAUSED, *_UNCLAIMED, *_CLAIMED),
+      _T.CANCELLED,
+    ),
+    TaskEvent.MISS: ((*_UNCLAIMED, *_CLAIMED), _T.MISSED),
+    TaskEvent.PAUSE: (_UNCLAIMED, _T.PAUSED),
+    TaskEvent.RESUME: ((_T.PAUSED,), _T.PENDING),
+    TaskEvent.REVIVE: (
+      (_T.SUCCEEDED, _T.FAILED, _T.CANCELLED, _T.SKIPPED, _T.MISSED),
+      _T.PENDING,
+    ),
+  }
+)
+"""(status, event) -> status for tasks; what is not listed is refused."""
+
+TASK_FINAL = frozenset(
+  {_T.SUCCEEDED, _T.FAILED, _T.CANCELLED, _T.SKIPPED, _T.MISSED, _T.MERGED}
+)
+"""The statuses of a task with a ``completed_at``."""
+
+_I = TaskInstanceStatus
+_OPEN = (_I.DISPATCHED, _I.RUNNING)
+
+INSTANCE_TRANSITIONS: Mapping[
+  tuple[TaskInstanceStatus, InstanceEvent], TaskInstanceStatus
+] = _table(
+  {
+    InstanceEvent.START: ((_I.DISPATCHED,), _I.RUNNING),
+    InstanceEvent.SUCCEED: (_OPEN, _I.SUCCEEDED),
+    InstanceEvent.FAIL: (_OPEN, _I.FAILED),
+    InstanceEvent.TIME_OUT: (_OPEN, _I.TIMEOUT),
+    InstanceEvent.CANCEL: (_OPEN, _I.CANCELLED),
+    InstanceEvent.LOSE: (_OPEN, _I.LOST),
+    InstanceEvent.RELEASE: ((_I.DISPATCHED,), _I.RELEASED),
+  }
+)
+"""(status, event) -> status for task instances; what is not listed is refused."""
+
+INSTANCE_LIVE = frozenset(_OPEN)
+"""The statuses of an instance that may still report."""
