@@ -9,7 +9,7 @@ import math
 import operator
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Any, TypeVar, cast, get_args
 from uuid import UUID
 
@@ -169,13 +169,11 @@ def _converter(strict: bool) -> cattrs.Converter:
     float: _number,
     UUID: _uuid,
     datetime: _instant,
+    # Every enumeration of the protocol is a StrEnum, which comes before str.
+    StrEnum: _enumeration,
   }
-  for exact, hook in hooks.items():
-    # Not by single dispatch: a StrEnum is a str, too.
-    converter.register_structure_hook_func(_is(exact), hook)
-  converter.register_structure_hook_func(
-    lambda cls: isinstance(cls, type) and issubclass(cls, Enum), _enumeration
-  )
+  for cls, hook in hooks.items():
+    converter.register_structure_hook(cls, hook)
   converter.register_structure_hook_func(lambda cls: cls == dict[str, Any], _json)
   converter.register_structure_hook_factory(attrs.has, _object_hook(converter, strict))
   converter.register_structure_hook_factory(
@@ -183,11 +181,6 @@ def _converter(strict: bool) -> cattrs.Converter:
   )
   converter.register_structure_hook_factory(_may_be_unset, _present_hook(converter))
   return converter
-
-
-def _is(exact: Any) -> Callable[[Any], bool]:
-  """Make a test for one type and none of its subclasses."""
-  return lambda cls: cls is exact
 
 
 def _object_hook(converter: cattrs.Converter, strict: bool) -> Callable[[Any], Any]:
