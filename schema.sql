@@ -1,0 +1,424 @@
+-- The whole schema of hetuflow, as a document. The migrations under
+-- hetuflow/storage/migrations lead to exactly this; a test compares the two.
+--
+-- Reading order: words (types), helpers, who is there (namespaces, servers, agents,
+-- access), what is to be done (jobs, routes, schedules), what is planned and run
+-- (tasks, instances, output, ledger), what keeps promises (idempotency, dead letters).
+--
+-- Rules
+-- * Ids are UUID version 7; namespaces are slugs.
+-- * Configuration tables refer to each other by foreign keys. The hot tables (sched_task,
+--   sched_task_instance, sched_task_log) refer by id without one: their partitions are
+--   dropped as a whole and a key would be checked on the hot path; the statements keep
+--   the references whole.
+-- * completed_at = 'infinity' means "not completed". Such rows live in the _live
+--   partitions; the statement that ends a row sets completed_at and PostgreSQL moves it
+--   to the partition of its week. Every hot query says completed_at = 'infinity'.
+-- * Every unique index of a hot table and every hot statement names namespace_id, so
+--   that the tables can be distributed by it.
+
+-- ── words ───────────────────────────────────────────────────────────────────────────
+
+CREATE TYPE job_status AS ENUM ('enabled', 'disabled', 'deleted');
+
+CREATE TYPE schedule_kind AS ENUM ('cron', 'time', 'daemon', 'event', 'flow');
+
+CREATE TYPE task_status AS ENUM (
+  'blocked', 'paused', 'pending', 'dispatched', 'running', 'waiting_retry',
+  'succeeded', 'failed', 'cancelled', 'skipped', 'missed', 'merged'
+);
+
+CREATE TYPE task_instance_status AS ENUM (
+  'dispatched', 'running',
+  'succeeded', 'failed', 'timeout', 'cancelled', 'lost', 'released'
+);
+
+CREATE TYPE agent_status AS ENUM ('online', 'offline', 'busy', 'draining', 'error');
+
+CREATE TYPE ledger_outcome AS ENUM ('skipped', 'missed', 'merged');
+
+CREATE TYPE log_stream AS ENUM ('stdout', 'stderr');
+
+-- ── helpers ─────────────────────────────────────────────────────────────────────────
+
+-- A UUID version 7 (RFC 9562, 5.7) for a given moment: 48 bits of milliseconds, the
+-- version, and random bits, or zeros for the lowest id of that moment.
+CREATE FUNCTION hetuflow_uuid7(at timestamptz, random boolean DEFAULT true)
+RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
+  SELECT encode(
+    substring(int8send((extract(epoch FROM at) * 1000)::bigint) FROM 3)
+    || CASE WHEN random
+      THEN set_byte(tail, 0, 112 | (get_byte(tail, 0) & 15))
+      ELSE '\x70008000000000000000'::bytea
+    END, 'hex')::uuid
+  FROM (SELECT substring(uuid_send(gen_random_uuid()) FROM 7) AS tail) AS fresh
+$$;
+
+-- Make the partitions for every week from one week ago to `weeks` ahead. Attaching
+-- takes a lock that neither readers nor writers wait for; calls take turns.
+CREATE FUNCTION hetuflow_ensure_partitions(weeks integer)
+RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+  week timestamptz;
+  made integer := 0;
+  parent text;
+  child text;
+  low text;
+  high text;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtext('hetuflow_ensure_partitions'));
+  FOR offset_weeks IN -1..weeks LOOP
+    week := date_trunc('week', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
+      + make_interval(days => 7 * offset_weeks);
+    FOREACH parent IN ARRAY
+      ARRAY['sched_task', 'sched_task_instance', 'sched_task_log']
+    LOOP
+      child := parent || to_char(week AT TIME ZONE 'UTC', '_IYYY"w"IW');
+      CONTINUE WHEN to_regclass(child) IS NOT NULL;
+      IF parent = 'sched_task_log' THEN
+        low := hetuflow_uuid7(week, false);
+        high := hetuflow_uuid7(week + interval '7 days', false);
+      ELSE
+        low := week;
+        high := week + interval '7 days';
+      END IF;
+      EXECUTE format(
+        'CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
+        child, parent);
+      EXECUTE format(
+        'ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
+        parent, child, low, high);
+      made := made + 1;
+    END LOOP;
+  END LOOP;
+  RETURN made;
+END
+$$;
+
+-- ── who is there ────────────────────────────────────────────────────────────────────
+
+-- Who is kept apart from whom, and with how much lead they are served.
+CREATE TABLE sched_namespace (
+  id text PRIMARY KEY CHECK (id ~ '^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$'),
+  weight integer NOT NULL DEFAULT 1 CHECK (weight BETWEEN 0 AND 1000),
+  retention_days integer NOT NULL DEFAULT 30 CHECK (retention_days BETWEEN 1 AND 3650),
+  -- seconds before its time at which a task is handed to an agent
+  lead double precision NOT NULL DEFAULT 5 CHECK (lead BETWEEN 0.5 AND 3600),
+  -- seconds after its time for which a held claim stays good
+  lease double precision NOT NULL DEFAULT 30 CHECK (lease >= 1),
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- The running servers; a row is alive as long as its heartbeat is younger than the TTL.
+CREATE TABLE sched_server (
+  id uuid PRIMARY KEY,
+  name text NOT NULL,
+  url text NOT NULL,
+  version text NOT NULL,
+  started_at timestamptz NOT NULL DEFAULT now(),
+  heartbeat_at timestamptz NOT NULL DEFAULT now(),
+  stopped_at timestamptz,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- The agents. `epoch` rises at each start of an agent; `session_id` names the one live
+-- connection that may claim and renew; `lease_until` is when its word ends.
+CREATE TABLE sched_agent (
+  id uuid PRIMARY KEY,
+  namespace_ids text[] NOT NULL CHECK (cardinality(namespace_ids) > 0),
+  name text NOT NULL,
+  status agent_status NOT NULL DEFAULT 'offline',
+  labels jsonb NOT NULL DEFAULT '{}',
+  -- set by operators; laid over what the agent declares
+  label_overrides jsonb NOT NULL DEFAULT '{}',
+  capabilities jsonb NOT NULL DEFAULT '{}',
+  metrics jsonb NOT NULL DEFAULT '{}',
+  version text NOT NULL DEFAULT '',
+  epoch bigint NOT NULL DEFAULT 0,
+  session_id uuid,
+  server_id uuid,
+  lease_until timestamptz NOT NULL DEFAULT '-infinity',
+  clock_offset_ms double precision,
+  connected_at timestamptz,
+  last_heartbeat_at timestamptz,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+
+-- What an agent shows to be let in; only the SHA-256 of the token is kept.
+-- namespace_ids {*} means every namespace.
+CREATE TABLE sched_agent_token (
+  id uuid PRIMARY KEY,
+  name text NOT NULL UNIQUE,
+  token_hash bytea NOT NULL UNIQUE CHECK (length(token_hash) = 32),
+  namespace_ids text[] NOT NULL CHECK (cardinality(namespace_ids) > 0),
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- What a caller of the API shows; only the SHA-256 of the key is kept.
+CREATE TABLE sched_api_key (
+  id uuid PRIMARY KEY,
+  name text NOT NULL UNIQUE,
+  key_hash bytea NOT NULL UNIQUE CHECK (length(key_hash) = 32),
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- ── what is to be done ──────────────────────────────────────────────────────────────
+
+-- A route is what a job asks of an agent (executor, function, labels), interned: the
+-- claim looks along routes, and an agent knows which ones it satisfies.
+CREATE TABLE sched_route (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  namespace_id text NOT NULL REFERENCES sched_namespace,
+  selector jsonb NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  UNIQUE (namespace_id, selector)
+);
+
+CREATE TABLE sched_job (
+  id uuid PRIMARY KEY,
+  namespace_id text NOT NULL REFERENCES sched_namespace,
+  name text NOT NULL,
+  description text NOT NULL DEFAULT '',
+  status job_status NOT NULL DEFAULT 'enabled',
+  version integer NOT NULL DEFAULT 1,
+  route_id bigint NOT NULL REFERENCES sched_route,
+  priority smallint NOT NULL DEFAULT 0 CHECK (priority BETWEEN -10 AND 10),
+  max_retries integer NOT NULL DEFAULT 0 CHECK (max_retries >= 0),
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- A name is taken once in its namespace, until its job is deleted.
+CREATE UNIQUE INDEX sched_job_name ON sched_job (namespace_id, name)
+  WHERE status <> 'deleted';
+
+-- Every configuration a job ever had; a task runs with the one it was planned with.
+CREATE TABLE sched_job_version (
+  job_id uuid NOT NULL REFERENCES sched_job,
+  version integer NOT NULL,
+  config jsonb NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (job_id, version)
+);
+
+-- When a job is due. Everything up to `cursor_at` is planned; `next_plan_at` is the
+-- first planned time after it (null: none). `revision` rises with every edit, so that a
+-- plan made from an older reading is refused.
+CREATE TABLE sched_schedule (
+  id uuid PRIMARY KEY,
+  namespace_id text NOT NULL REFERENCES sched_namespace,
+  job_id uuid NOT NULL REFERENCES sched_job,
+  name text NOT NULL,
+  kind schedule_kind NOT NULL,
+  enabled boolean NOT NULL DEFAULT true,
+  timezone text NOT NULL DEFAULT 'UTC',
+  cron_expression text,
+  run_at timestamptz,
+  interval_seconds double precision CHECK (interval_seconds >= 1),
+  parameters jsonb NOT NULL DEFAULT '{}',
+  start_at timestamptz,
+  end_at timestamptz CHECK (end_at > start_at),
+  max_runs integer CHECK (max_runs > 0),
+  jitter_seconds double precision NOT NULL DEFAULT 0 CHECK (jitter_seconds >= 0),
+  dst jsonb NOT NULL DEFAULT '{"gap": "shift", "fold": "first"}',
+  revision bigint NOT NULL DEFAULT 1,
+  cursor_at timestamptz NOT NULL DEFAULT now(),
+  next_plan_at timestamptz,
+  run_count bigint NOT NULL DEFAULT 0,
+  last_run_at timestamptz,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  -- a schedule has exactly the time that belongs to its kind
+  CHECK (kind <> 'cron' OR (
+    cron_expression IS NOT NULL AND run_at IS NULL AND interval_seconds IS NULL)),
+  CHECK (kind <> 'time' OR (
+    cron_expression IS NULL AND num_nonnulls(run_at, interval_seconds) = 1))
+) WITH (fillfactor = 70);
+
+-- A schedule's name is taken once among those of its job.
+CREATE UNIQUE INDEX sched_schedule_name ON sched_schedule (job_id, name);
+
+-- What the generator looks along.
+CREATE INDEX sched_schedule_due ON sched_schedule (next_plan_at)
+  WHERE enabled AND next_plan_at IS NOT NULL;
+
+-- ── what is planned and run ─────────────────────────────────────────────────────────
+
+-- One planned occurrence of a job. planned_at: nominal; scheduled_at: with jitter;
+-- due_at: when the next attempt is due; rank_at: due_at less a minute per priority.
+CREATE TABLE sched_task (
+  id uuid NOT NULL,
+  namespace_id text NOT NULL,
+  job_id uuid NOT NULL,
+  job_version integer NOT NULL,
+  schedule_id uuid,
+  flow_run_id uuid,
+  occurrence text,
+  status task_status NOT NULL DEFAULT 'pending',
+  reason text,
+  route_id bigint NOT NULL,
+  planned_at timestamptz NOT NULL,
+  scheduled_at timestamptz NOT NULL,
+  due_at timestamptz NOT NULL,
+  rank_at timestamptz NOT NULL,
+  priority smallint NOT NULL DEFAULT 0,
+  parameters jsonb NOT NULL DEFAULT '{}',
+  attempts integer NOT NULL DEFAULT 0,
+  lost_attempts integer NOT NULL DEFAULT 0,
+  max_retries integer NOT NULL DEFAULT 0,
+  claim_token uuid,
+  cancel_requested_at timestamptz,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  completed_at timestamptz NOT NULL DEFAULT 'infinity',
+  PRIMARY KEY (id, namespace_id, completed_at),
+  -- final statuses have an end, the others have none
+  CONSTRAINT sched_task_end CHECK (
+    (completed_at = 'infinity') = (status IN (
+      'blocked', 'paused', 'pending', 'dispatched', 'running', 'waiting_retry'))),
+  -- a claim has its token, and only a claim
+  CONSTRAINT sched_task_claim CHECK (
+    (claim_token IS NOT NULL) = (status IN ('dispatched', 'running')))
+) PARTITION BY RANGE (completed_at);
+
+CREATE INDEX sched_task_of_job ON sched_task (job_id, id);
+CREATE INDEX sched_task_of_schedule ON sched_task (schedule_id, planned_at)
+  WHERE schedule_id IS NOT NULL;
+
+CREATE TABLE sched_task_live PARTITION OF sched_task
+  FOR VALUES FROM ('infinity') TO (MAXVALUE)
+  WITH (
+    fillfactor = 60,
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0);
+
+-- The claim: per route, in order of rank.
+CREATE INDEX sched_task_claim ON sched_task_live (namespace_id, route_id, rank_at)
+  WHERE status IN ('pending', 'waiting_retry');
+
+-- Handing out ahead of time: only tasks that were planned ahead stand in it.
+CREATE INDEX sched_task_ahead ON sched_task_live (namespace_id, route_id, due_at)
+  WHERE status IN ('pending', 'waiting_retry') AND due_at > created_at;
+
+-- An occurrence of a schedule is planned at most once.
+CREATE UNIQUE INDEX sched_task_occurrence
+  ON sched_task_live (namespace_id, schedule_id, occurrence)
+  WHERE schedule_id IS NOT NULL;
+
+-- Cancels that agents still have to be told.
+CREATE INDEX sched_task_cancel ON sched_task_live (cancel_requested_at)
+  WHERE cancel_requested_at IS NOT NULL;
+
+-- One attempt of a task on one agent. claim_token is known to that agent alone; a report
+-- without it is refused.
+CREATE TABLE sched_task_instance (
+  id uuid NOT NULL,
+  namespace_id text NOT NULL,
+  task_id uuid NOT NULL,
+  job_id uuid NOT NULL,
+  job_version integer NOT NULL,
+  agent_id uuid NOT NULL,
+  attempt integer NOT NULL,
+  status task_instance_status NOT NULL DEFAULT 'dispatched',
+  reason text,
+  claim_token uuid NOT NULL,
+  exit_code integer,
+  error_message text,
+  output text NOT NULL DEFAULT '',
+  metrics jsonb NOT NULL DEFAULT '{}',
+  scheduled_at timestamptz NOT NULL,
+  due_at timestamptz NOT NULL,
+  dispatched_at timestamptz NOT NULL DEFAULT now(),
+  started_at timestamptz,
+  start_error_ms double precision,
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  completed_at timestamptz NOT NULL DEFAULT 'infinity',
+  PRIMARY KEY (id, namespace_id, completed_at),
+  CONSTRAINT sched_task_instance_end CHECK (
+    (completed_at = 'infinity') = (status IN ('dispatched', 'running')))
+) PARTITION BY RANGE (completed_at);
+
+CREATE INDEX sched_task_instance_of_task ON sched_task_instance (task_id, id);
+CREATE INDEX sched_task_instance_of_job ON sched_task_instance (job_id, id);
+
+CREATE TABLE sched_task_instance_live PARTITION OF sched_task_instance
+  FOR VALUES FROM ('infinity') TO (MAXVALUE)
+  WITH (
+    fillfactor = 60,
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0);
+
+-- A task has at most one attempt under way.
+CREATE UNIQUE INDEX sched_task_instance_single
+  ON sched_task_instance_live (namespace_id, task_id);
+
+-- What an agent is thought to have, for state sync.
+CREATE INDEX sched_task_instance_of_agent ON sched_task_instance_live (agent_id);
+
+-- Output, as it came: bytes from `start_offset` on. Partitioned by the week in the
+-- instance's id, so that a piece sent twice meets itself in the same partition.
+CREATE TABLE sched_task_log (
+  namespace_id text NOT NULL,
+  instance_id uuid NOT NULL,
+  stream log_stream NOT NULL,
+  start_offset bigint NOT NULL CHECK (start_offset >= 0),
+  data bytea NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (instance_id, namespace_id, stream, start_offset)
+) PARTITION BY RANGE (instance_id);
+
+-- Planned times that have no task: `count` of them, from from_at to to_at. Together with
+-- the tasks every planned time of a schedule is covered exactly once.
+CREATE TABLE sched_ledger_gap (
+  id uuid PRIMARY KEY,
+  namespace_id text NOT NULL,
+  schedule_id uuid NOT NULL,
+  from_at timestamptz NOT NULL,
+  to_at timestamptz NOT NULL CHECK (to_at >= from_at),
+  count bigint NOT NULL CHECK (count > 0),
+  outcome ledger_outcome NOT NULL,
+  reason text NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE UNIQUE INDEX sched_ledger_gap_from ON sched_ledger_gap (schedule_id, from_at);
+
+-- ── what keeps promises ─────────────────────────────────────────────────────────────
+
+-- First answers, so that a repeated request is answered alike until the key expires.
+CREATE TABLE sched_idempotency (
+  namespace_id text NOT NULL,
+  scope text NOT NULL,
+  key text NOT NULL,
+  answer jsonb NOT NULL,
+  expires_at timestamptz NOT NULL DEFAULT now() + interval '1 day',
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (namespace_id, scope, key)
+);
+
+CREATE INDEX sched_idempotency_expiry ON sched_idempotency (expires_at);
+
+-- Messages that could not be delivered or stored, kept for a person to look at.
+CREATE TABLE sched_dead_letter (
+  id uuid PRIMARY KEY,
+  kind text NOT NULL,
+  agent_id uuid,
+  reason text NOT NULL,
+  payload jsonb NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE INDEX sched_dead_letter_time ON sched_dead_letter (created_at);
