@@ -69,12 +69,14 @@ class Connection:
   async def fetch(self, query: Query, /, **values: Any) -> list[Record]:
     """Run a query and return its rows."""
     with _translated(query.name):
-      return await self._raw.fetch(query.text, *query.arrange(values))
+      rows: list[Record] = await self._raw.fetch(query.text, *query.arrange(values))
+    return rows
 
   async def fetchrow(self, query: Query, /, **values: Any) -> Record | None:
     """Run a query and return its first row, or None."""
     with _translated(query.name):
-      return await self._raw.fetchrow(query.text, *query.arrange(values))
+      row: Record | None = await self._raw.fetchrow(query.text, *query.arrange(values))
+    return row
 
   async def fetchval(self, query: Query, /, **values: Any) -> Any:
     """Run a query and return the first column of its first row, or None."""
@@ -243,7 +245,7 @@ async def open_storage(settings: StorageSettings) -> AsyncIterator[Database]:
 
 async def _close(pool: Any) -> None:
   """Close the pool, gracefully for a moment and then at once."""
-  with trio.move_on_after(2, shield=True):
+  with trio.move_on_after(2, shield=True) as scope:
     await pool.close()
-    return
-  pool.terminate()
+  if scope.cancelled_caught:
+    pool.terminate()
