@@ -16,18 +16,23 @@ from uuid import UUID
 import attrs
 import cattrs
 import msgspec
-from cattrs.cols import list_structure_factory
+from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.gen import make_dict_structure_fn
 from msgspec import UnsetType
 
 from hetuflow.errors import ProtocolError
 from hetuflow.protocol.checks import FieldError
 
-__all__ = ["MAX_DEPTH_ERROR", "holds_nul", "load"]
+__all__ = ["MAX_DEPTH_ERROR", "NUL_ERROR", "holds_nul", "load"]
 
 T = TypeVar("T")
 NUL = b"\\u0000"
+UUID_LENGTH = 36
+MAX_DEPTH = 100
+"""How deeply a JSON object of the user's may nest objects and arrays."""
 MAX_DEPTH_ERROR = "nested too deeply"
+NUL_ERROR = "U+0000 is not allowed"
+SURROGATE_ERROR = "lone surrogates are not allowed"
 
 
 def load(cls: type[T], value: object, *, strict: bool = False) -> T:
@@ -54,13 +59,19 @@ def _issues(error: BaseException, path: str) -> Iterator[tuple[str, str]]:
   if isinstance(error, cattrs.IterableValidationError):
     grouped, other = error.group_exceptions()
     for inner, note in grouped:
-      yield from _issues(inner, f"{path}[{note.index!r}]".replace("'", ""))
+      key = note.index
+      yield from _issues(
+        inner, f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"
+      )
     for inner in other:
       yield from _issues(inner, path)
   elif isinstance(error, cattrs.ClassValidationError):
     named, unnamed = error.group_exceptions()
     for inner, field in named:
-      yield from _issues(inner, f"{path}.{field.name}")
+      if isinstance(inner, KeyError):
+        yield f"{path}.{field.name}", "required"
+      else:
+        yield from _issues(inner, f"{path}.{field.name}")
     for inner in unnamed:
       yield from _issues(inner, path)
   elif isinstance(error, cattrs.ForbiddenExtraKeysError):
@@ -68,18 +79,21 @@ def _issues(error: BaseException, path: str) -> Iterator[tuple[str, str]]:
       yield f"{path}.{key}", "unknown key"
   elif isinstance(error, FieldError):
     yield f"{path}.{error.field}", error.message
-  elif isinstance(error, KeyError):
-    yield f"{path}.{error.args[0]}", "required"
   else:
     yield path, str(error) or "invalid"
 
 
 def _text(value: Any, _: Any) -> str:
-  """Take a string; U+0000 cannot be stored and is refused."""
+  """Take a string; what PostgreSQL cannot store (U+0000, surrogates) is refused."""
   if type(value) is not str:
     raise ValueError("expected a string")
   if "\x00" in value:
-    raise ValueError("U+0000 is not allowed")
+    raise ValueError(NUL_ERROR)
+  if not value.isascii():
+    try:
+      value.encode("utf-8")
+    except UnicodeEncodeError:
+      raise ValueError(SURROGATE_ERROR) from None
   return value
 
 
@@ -107,13 +121,15 @@ def _number(value: Any, _: Any) -> float:
 
 
 def _uuid(value: Any, _: Any) -> UUID:
-  """Take a UUID in its text form."""
+  """Take a UUID in its text form (RFC 9562, section 4); UUID() knows more spellings."""
   if isinstance(value, UUID):
     return value
-  try:
-    return UUID(_text(value, None))
-  except ValueError:
-    raise ValueError("expected a UUID") from None
+  if isinstance(value, str) and len(value) == UUID_LENGTH:
+    try:
+      return UUID(value)
+    except ValueError:
+      pass
+  raise ValueError("expected a UUID")
 
 
 def _instant(value: Any, _: Any) -> datetime:
@@ -141,12 +157,36 @@ def _enumeration(value: Any, cls: Any) -> Any:
 
 
 def _json(value: Any, _: Any) -> dict[str, Any]:
-  """Take a JSON object whose inside is the user's; only U+0000 is refused."""
+  """Take a JSON object whose inside is the user's, if it can be stored and sent on.
+
+  The depth is bounded here: what was parsed on a shallow stack could otherwise fail to
+  be written on a deeper one.
+  """
   if type(value) is not dict:
     raise ValueError("expected an object")
-  if NUL in msgspec.json.encode(value) and holds_nul(value):
-    raise ValueError("U+0000 is not allowed")
+  try:
+    text = msgspec.json.encode(value)
+  except UnicodeEncodeError:
+    raise ValueError(SURROGATE_ERROR) from None
+  if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    raise ValueError(MAX_DEPTH_ERROR)
+  if NUL in text and holds_nul(value):
+    raise ValueError(NUL_ERROR)
   return value
+
+
+def _depth(value: Any) -> int:
+  """Count how deeply objects and arrays are nested, without recursion."""
+  depth = 0
+  level = [value]
+  while level := [item for item in level if isinstance(item, dict | list)]:
+    depth += 1
+    level = [
+      inner
+      for item in level
+      for inner in (item.values() if isinstance(item, dict) else item)
+    ]
+  return depth
 
 
 def holds_nul(value: Any) -> bool:
@@ -178,6 +218,10 @@ def _converter(strict: bool) -> cattrs.Converter:
   converter.register_structure_hook_factory(attrs.has, _object_hook(converter, strict))
   converter.register_structure_hook_factory(
     lambda cls: getattr(cls, "__origin__", None) is list, _list_hook(converter)
+  )
+  converter.register_structure_hook_factory(
+    lambda cls: getattr(cls, "__origin__", None) is dict and cls != dict[str, Any],
+    _mapping_hook(converter),
   )
   converter.register_structure_hook_factory(_may_be_unset, _present_hook(converter))
   return converter
@@ -219,6 +263,24 @@ def _list_hook(converter: cattrs.Converter) -> Callable[[Any], Any]:
       """Demand an array, then build each element."""
       if not isinstance(value, list):
         raise ValueError("expected an array")
+      return build(value, cls)
+
+    return hook
+
+  return factory
+
+
+def _mapping_hook(converter: cattrs.Converter) -> Callable[[Any], Any]:
+  """Make hooks for objects with free keys that first demand an object."""
+
+  def factory(cls: Any) -> Any:
+    """Make the hook of one pair of key and value types."""
+    build = mapping_structure_factory(cls, converter)
+
+    def hook(value: Any, cls: Any) -> Any:
+      """Demand an object, then build each key and value."""
+      if not isinstance(value, dict):
+        raise ValueError("expected an object")
       return build(value, cls)
 
     return hook

@@ -20,7 +20,13 @@ from uuid import UUID
 import msgspec
 
 from hetuflow.errors import ProtocolError
-from hetuflow.protocol.converter import MAX_DEPTH_ERROR, holds_nul, load
+from hetuflow.protocol.checks import FieldError
+from hetuflow.protocol.converter import (
+  MAX_DEPTH_ERROR,
+  NUL_ERROR,
+  holds_nul,
+  load,
+)
 from hetuflow.protocol.messages import (
   BATCHES,
   PAYLOADS,
@@ -46,6 +52,8 @@ __all__ = [
 T = TypeVar("T")
 NUL = b"\\u0000"
 _MSGSPEC_PATH = re.compile(r"^(?P<message>.*?)(?: - at `(?P<path>\$[^`]*)`)?$", re.S)
+
+_MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]*)`$")
 
 
 # ── encoding ────────────────────────────────────────────────────────────────────────
@@ -120,15 +128,17 @@ def decompress(frame: bytes, limit: int) -> bytes:
   """Unpack a binary frame into at most ``limit`` bytes.
 
   Raises:
-    ProtocolError: it is not zlib data, or would grow beyond the limit.
+    ProtocolError: it is not one whole zlib stream, or would grow beyond the limit.
   """
   unpacker = zlib.decompressobj()
   try:
     data = unpacker.decompress(frame, limit + 1)
   except zlib.error:
     raise ProtocolError([("$", "expected a zlib-compressed frame")]) from None
-  if len(data) > limit or unpacker.unconsumed_tail or not unpacker.eof:
+  if len(data) > limit:
     raise ProtocolError([("$", f"expected at most {limit} bytes when unpacked")])
+  if not unpacker.eof or unpacker.unused_data:
+    raise ProtocolError([("$", "expected exactly one zlib-compressed frame")])
   return data
 
 
@@ -160,8 +170,8 @@ def decode_envelope(frame: bytes | str) -> Envelope:
   try:
     if kind in BATCHES:
       payload = _guard(_batches[kind].decode, raw.payload)
-      if NUL in bytes(raw.payload) and holds_nul(msgspec.json.decode(raw.payload)):
-        raise ProtocolError([("$", "U+0000 is not allowed")])
+      if NUL in bytes(raw.payload) and _guard(_json_holds_nul, raw.payload):
+        raise ProtocolError([("$", NUL_ERROR)])
     else:
       payload = load(PAYLOADS[kind], _guard(msgspec.json.decode, raw.payload))
   except ProtocolError as error:
@@ -185,15 +195,30 @@ def decode_body(cls: type[T], body: bytes) -> T:
   return load(cls, _guard(msgspec.json.decode, body), strict=True)
 
 
+def _json_holds_nul(text: Any) -> bool:
+  """Tell whether any string of a JSON text holds U+0000."""
+  return holds_nul(msgspec.json.decode(text))
+
+
 def _guard(decode: Any, data: Any) -> Any:
   """Run a msgspec decoder; every failure becomes a ProtocolError with its path."""
   try:
     return decode(data)
   except msgspec.ValidationError as error:
-    match = _MSGSPEC_PATH.match(str(error))
-    message, path = match.group("message", "path") if match else (str(error), None)
-    raise ProtocolError([(path or "$", message)]) from None
-  except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    raise ProtocolError([_issue(error)]) from None
+  except (msgspec.DecodeError, UnicodeError) as error:
     raise ProtocolError([("$", f"not JSON: {error}")]) from None
   except RecursionError:
     raise ProtocolError([("$", MAX_DEPTH_ERROR)]) from None
+
+
+def _issue(error: msgspec.ValidationError) -> tuple[str, str]:
+  """Read path and message out of msgspec's text, worded as ``load`` words them."""
+  match = _MSGSPEC_PATH.match(str(error))
+  message, path = match.group("message", "path") if match else (str(error), None)
+  path = path or "$"
+  if isinstance(error.__cause__, FieldError):
+    return f"{path}.{error.__cause__.field}", error.__cause__.message
+  if missing := _MISSING.match(message):
+    return f"{path}.{missing['field']}", "required"
+  return path, message

@@ -7,7 +7,7 @@ from uuid import UUID
 import attrs
 from msgspec import Meta
 
-from hetuflow.protocol.checks import between
+from hetuflow.protocol.checks import FieldError, between
 from hetuflow.protocol.model import (
   InstanceId,
   Instant,
@@ -33,6 +33,8 @@ __all__ = [
 
 MAX_CHUNK = 4 * 1024**2
 """Characters of one chunk's ``data``."""
+
+_CALENDAR = "expected a time between the years 2 and 9998"
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Offset = Annotated[int, Meta(ge=0, le=2**62)]
@@ -138,6 +140,14 @@ class TaskInstanceUpdate:
   error_message: ShortText | None = None
   output: ShortText = ""
   metrics: TaskMetrics | None = None
+
+  def __attrs_post_init__(self) -> None:
+    """Refuse times that an offset could move out of the calendar."""
+    # One hook for both fields: a validator on each would cost twice as much.
+    if self.started_at is not None and not 1 < self.started_at.year < 9999:
+      raise FieldError("started_at", _CALENDAR)
+    if self.completed_at is not None and not 1 < self.completed_at.year < 9999:
+      raise FieldError("completed_at", _CALENDAR)
 
 
 @attrs.frozen(kw_only=True)

@@ -123,7 +123,11 @@ class AgentForUpdate:
 
 @attrs.frozen(kw_only=True)
 class AgentFilter:
-  """Which agents to list; what is None does not matter."""
+  """Which agents to list; what is None does not matter.
+
+  Example:
+    {"status": "online"}
+  """
 
   namespace_id: str | None = None
   name: str | None = None
@@ -181,6 +185,10 @@ class ServerForUpdate:
 
 @attrs.frozen(kw_only=True)
 class ServerFilter:
-  """Which servers to list; what is None does not matter."""
+  """Which servers to list; what is None does not matter.
+
+  Example:
+    {"alive": true}
+  """
 
   alive: bool | None = None

@@ -4,7 +4,6 @@ import attrs
 
 from hetuflow.protocol.checks import (
   FieldError,
-  at_least,
   between,
   check,
   length,
@@ -34,6 +33,11 @@ _environment = check(
     and "" not in names
   ),
   "names of letters, digits and '_' that do not begin with a digit",
+)
+
+_exit_codes = check(
+  lambda codes: len(codes) <= 256 and all(-64 <= code <= 255 for code in codes),
+  "at most 256 exit codes, each from -64 (a signal) to 255",
 )
 
 
@@ -68,7 +72,9 @@ class TaskConfig:
   retry_max_interval: float = attrs.field(
     default=3_600.0, validator=between(0, MAX_SECONDS)
   )
-  retry_on_exit_codes: list[int] | None = None
+  retry_on_exit_codes: list[int] | None = attrs.field(
+    default=None, validator=_exit_codes
+  )
   capture_output: bool = True
   max_output_size: int = attrs.field(
     default=10 * 1024**2, validator=between(0, MAX_OUTPUT_SIZE)
@@ -76,7 +82,7 @@ class TaskConfig:
   labels: dict[str, str] = attrs.field(factory=dict, validator=length(0, MAX_LABELS))
   priority: int = attrs.field(default=0, validator=between(-10, 10))
   on_lost: OnLost = OnLost.RETRY
-  max_lost: int = attrs.field(default=3, validator=at_least(0))
+  max_lost: int = attrs.field(default=3, validator=between(0, MAX_RETRIES))
 
   def __attrs_post_init__(self) -> None:
     """Refuse combinations that no executor can honour."""

@@ -91,7 +91,11 @@ class JobForUpdate:
 
 @attrs.frozen(kw_only=True)
 class JobFilter:
-  """Which jobs to list; what is None does not matter."""
+  """Which jobs to list; what is None does not matter.
+
+  Example:
+    {"namespace_id": "default", "status": "enabled"}
+  """
 
   namespace_id: str | None = None
   name: str | None = None

@@ -2,7 +2,7 @@
 
 import attrs
 
-from hetuflow.protocol.checks import at_least, between, matching
+from hetuflow.protocol.checks import between, matching
 from hetuflow.protocol.model.config import SLUG
 from hetuflow.protocol.model.ids import (
   UNSET,
@@ -12,6 +12,9 @@ from hetuflow.protocol.model.ids import (
 )
 
 __all__ = ["Namespace", "NamespaceFilter", "NamespaceForCreate", "NamespaceForUpdate"]
+
+MAX_LEASE = 86_400
+"""Seconds a held claim may stay good after its time."""
 
 _slug = matching(SLUG, "a slug: lower-case letters, digits, '-' and '_', at most 63")
 
@@ -49,7 +52,7 @@ class NamespaceForCreate:
   weight: int = attrs.field(default=1, validator=between(0, 1_000))
   retention_days: int = attrs.field(default=30, validator=between(1, 3_650))
   lead: float = attrs.field(default=5.0, validator=between(0.5, 3_600))
-  lease: float = attrs.field(default=30.0, validator=at_least(1))
+  lease: float = attrs.field(default=30.0, validator=between(1, MAX_LEASE))
 
 
 @attrs.frozen(kw_only=True)
@@ -65,11 +68,15 @@ class NamespaceForUpdate:
     default=UNSET, validator=between(1, 3_650)
   )
   lead: float | UnsetType = attrs.field(default=UNSET, validator=between(0.5, 3_600))
-  lease: float | UnsetType = attrs.field(default=UNSET, validator=at_least(1))
+  lease: float | UnsetType = attrs.field(default=UNSET, validator=between(1, MAX_LEASE))
 
 
 @attrs.frozen(kw_only=True)
 class NamespaceFilter:
-  """Which namespaces to list."""
+  """Which namespaces to list; what is None does not matter.
+
+  Example:
+    {"id": "default"}
+  """
 
   id: str | None = None

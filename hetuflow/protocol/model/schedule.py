@@ -210,7 +210,11 @@ class ScheduleForPreview:
 
 @attrs.frozen(kw_only=True)
 class ScheduleFilter:
-  """Which schedules to list; what is None does not matter."""
+  """Which schedules to list; what is None does not matter.
+
+  Example:
+    {"kind": "cron", "enabled": true}
+  """
 
   namespace_id: str | None = None
   job_id: JobId | None = None

@@ -1,8 +1,10 @@
 """Tasks and task instances: one planned occurrence, and its attempts."""
 
+from typing import Annotated
 from uuid import UUID
 
 import attrs
+from msgspec import Meta
 
 from hetuflow.protocol.checks import between, length
 from hetuflow.protocol.model.ids import (
@@ -47,7 +49,7 @@ class TaskMetrics:
 
   cpu_seconds: float = 0.0
   max_memory_mb: float = 0.0
-  output_bytes: int = 0
+  output_bytes: Annotated[int, Meta(ge=0, le=2**62)] = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -141,7 +143,11 @@ class TaskForUpdate:
 
 @attrs.frozen(kw_only=True)
 class TaskFilter:
-  """Which tasks to list; what is None does not matter."""
+  """Which tasks to list; what is None does not matter.
+
+  Example:
+    {"namespace_id": "default", "status": "failed"}
+  """
 
   namespace_id: str | None = None
   job_id: JobId | None = None
@@ -214,7 +220,11 @@ class TaskInstanceForUpdate:
 
 @attrs.frozen(kw_only=True)
 class TaskInstanceFilter:
-  """Which task instances to list; what is None does not matter."""
+  """Which task instances to list; what is None does not matter.
+
+  Example:
+    {"task_id": "0190a8b4-7c00-7000-8000-000000000003"}
+  """
 
   namespace_id: str | None = None
   task_id: TaskId | None = None
