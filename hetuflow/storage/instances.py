@@ -1,0 +1,142 @@
+"""Task instances: the attempts, read and annotated; their statuses move elsewhere."""
+
+from uuid import UUID
+
+from hetuflow.errors import Conflict, NotFound
+from hetuflow.protocol.model import (
+  InstanceId,
+  TaskInstance,
+  TaskInstanceFilter,
+  TaskInstanceForCreate,
+  TaskInstanceForUpdate,
+  UnsetType,
+  new_id,
+)
+from hetuflow.storage.connect import Connection, Database
+from hetuflow.storage.rows import from_row
+from hetuflow.storage.sql import load_queries
+from hetuflow.storage.tasks import get_task
+from hetuflow.storage.transitions import request_cancel
+
+__all__ = [
+  "create_instance",
+  "delete_instance",
+  "get_instance",
+  "query_instances",
+  "request_kill",
+  "update_instance",
+]
+
+_sql = load_queries("instances")
+
+
+async def create_instance(
+  executor: Database | Connection, instance: TaskInstanceForCreate
+) -> TaskInstance:
+  """Claim one task for one agent.
+
+  Raises:
+    NotFound: there is no such task.
+    Conflict: the task is not waiting to be claimed.
+  """
+  row = await executor.fetchrow(
+    _sql.create_instance,
+    id=new_id(),
+    task_id=instance.task_id,
+    agent_id=instance.agent_id,
+  )
+  if row is None:
+    task = await get_task(executor, instance.task_id)
+    raise Conflict(f"a task that is {task.status} cannot be claimed")
+  return await get_instance(executor, InstanceId(row["id"]))
+
+
+async def get_instance(
+  executor: Database | Connection, instance_id: InstanceId
+) -> TaskInstance:
+  """Read one task instance.
+
+  Raises:
+    NotFound: there is no such instance.
+  """
+  row = await executor.fetchrow(_sql.get_instance, id=instance_id)
+  if row is None:
+    raise NotFound(f"there is no task instance {instance_id}")
+  return from_row(TaskInstance, row)
+
+
+async def query_instances(
+  executor: Database | Connection,
+  filter: TaskInstanceFilter,
+  *,
+  limit: int,
+  cursor: UUID | None = None,
+) -> list[TaskInstance]:
+  """Read a page of task instances, newest first.
+
+  Args:
+    executor: where to read.
+    filter: which ones.
+    limit: how many at most.
+    cursor: the id of the last one of the page before.
+  """
+  rows = await executor.fetch(
+    _sql.query_instances,
+    cursor=cursor,
+    limit=limit,
+    namespace_id=filter.namespace_id,
+    task_id=filter.task_id,
+    job_id=filter.job_id,
+    agent_id=filter.agent_id,
+    status=filter.status,
+  )
+  return [from_row(TaskInstance, row) for row in rows]
+
+
+async def update_instance(
+  executor: Database | Connection,
+  instance_id: InstanceId,
+  change: TaskInstanceForUpdate,
+) -> TaskInstance:
+  """Note something on an attempt.
+
+  Raises:
+    NotFound: there is no such instance.
+  """
+  given = not isinstance(change.reason, UnsetType)
+  await executor.fetchrow(
+    _sql.update_instance,
+    id=instance_id,
+    set_reason=given,
+    reason=change.reason if given else None,
+  )
+  return await get_instance(executor, instance_id)
+
+
+async def delete_instance(
+  executor: Database | Connection, instance_id: InstanceId
+) -> None:
+  """Forget an attempt that has ended.
+
+  Raises:
+    NotFound: there is no such instance.
+    Conflict: it is still under way.
+  """
+  row = await executor.fetchrow(_sql.delete_instance, id=instance_id)
+  if row is None:
+    instance = await get_instance(executor, instance_id)
+    raise Conflict(f"an instance that is {instance.status} cannot be deleted")
+
+
+async def request_kill(database: Database, instance_id: InstanceId) -> TaskInstance:
+  """Ask the agent to end an attempt and its task with it.
+
+  Raises:
+    NotFound: there is no such instance.
+    Conflict: it has already ended.
+  """
+  instance = await get_instance(database, instance_id)
+  if instance.completed_at is not None:
+    raise Conflict(f"the instance has already ended: {instance.status}")
+  await request_cancel(database, instance.task_id)
+  return await get_instance(database, instance_id)

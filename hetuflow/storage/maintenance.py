@@ -1,0 +1,25 @@
+"""Upkeep of the database: partitions ahead, and its clock."""
+
+from datetime import datetime
+
+from hetuflow.storage.connect import Connection, Database
+from hetuflow.storage.sql import load_queries
+
+__all__ = ["WEEKS_AHEAD", "ensure_partitions", "read_clock"]
+
+_sql = load_queries("maintenance")
+
+WEEKS_AHEAD = 8
+"""Weeks for which partitions stand ready, so that a month without upkeep does no harm."""
+
+
+async def ensure_partitions(executor: Database | Connection) -> int:
+  """Make what is missing of the partitions of the coming weeks; return how many."""
+  made: int = await executor.fetchval(_sql.ensure_partitions, weeks=WEEKS_AHEAD)
+  return made
+
+
+async def read_clock(executor: Database | Connection) -> datetime:
+  """Read the database's clock; by the way this proves that the connection is alive."""
+  clock: datetime = await executor.fetchval(_sql.keep_alive)
+  return clock

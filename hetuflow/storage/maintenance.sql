@@ -1,0 +1,7 @@
+-- name: ensure_partitions
+-- Make the partitions of the coming weeks.
+SELECT hetuflow_ensure_partitions($weeks)
+
+-- name: keep_alive
+-- Prove that a connection is alive, and read the database's clock.
+SELECT clock_timestamp()

@@ -1,0 +1,90 @@
+"""Planning: moving the cursors of schedules and making the tasks, in one statement."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import attrs
+
+from hetuflow.protocol.model import new_id
+from hetuflow.protocol.states import LedgerOutcome
+from hetuflow.storage.connect import Connection, Database, Record
+from hetuflow.storage.sql import load_queries
+
+__all__ = ["Gap", "Plan", "PlannedTask", "list_due_schedules", "plan_tasks"]
+
+_sql = load_queries("planning")
+
+
+@attrs.frozen(kw_only=True)
+class PlannedTask:
+  """One planned time that will run: nominal, and with jitter."""
+
+  planned_at: datetime
+  scheduled_at: datetime
+
+
+@attrs.frozen(kw_only=True)
+class Gap:
+  """Planned times that will not run, from one to another, both included."""
+
+  from_at: datetime
+  to_at: datetime
+  count: int
+  outcome: LedgerOutcome
+  reason: str
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+  """What is to become of one schedule that was read at ``revision`` and ``expected``."""
+
+  schedule_id: UUID
+  revision: int
+  expected: datetime
+  cursor_at: datetime
+  next_plan_at: datetime | None
+  tasks: Sequence[PlannedTask]
+  gaps: Sequence[Gap]
+
+
+async def list_due_schedules(
+  executor: Database | Connection, *, horizon: float, limit: int
+) -> list[Record]:
+  """Read schedules that have planned times within ``horizon`` seconds."""
+  return await executor.fetch(_sql.list_due_schedules, horizon=horizon, limit=limit)
+
+
+async def plan_tasks(
+  executor: Database | Connection, plans: Sequence[Plan]
+) -> dict[str, int]:
+  """Carry out plans; those of schedules that changed meanwhile come to nothing.
+
+  Returns:
+    How many tasks were made in each namespace.
+  """
+  tasks = [(plan, task) for plan in plans for task in plan.tasks]
+  gaps = [(plan, gap) for plan in plans for gap in plan.gaps]
+  rows = await executor.fetch(
+    _sql.plan_tasks,
+    schedules=[plan.schedule_id for plan in plans],
+    revisions=[plan.revision for plan in plans],
+    expected=[plan.expected for plan in plans],
+    cursors=[plan.cursor_at for plan in plans],
+    next=[plan.next_plan_at for plan in plans],
+    runs=[len(plan.tasks) for plan in plans],
+    last_runs=[plan.tasks[-1].planned_at if plan.tasks else None for plan in plans],
+    task_ids=[new_id() for _ in tasks],
+    task_schedules=[plan.schedule_id for plan, _ in tasks],
+    occurrences=[task.planned_at.isoformat() for _, task in tasks],
+    planned=[task.planned_at for _, task in tasks],
+    scheduled=[task.scheduled_at for _, task in tasks],
+    gap_ids=[new_id() for _ in gaps],
+    gap_schedules=[plan.schedule_id for plan, _ in gaps],
+    gap_from=[gap.from_at for _, gap in gaps],
+    gap_to=[gap.to_at for _, gap in gaps],
+    gap_counts=[gap.count for _, gap in gaps],
+    gap_outcomes=[gap.outcome for _, gap in gaps],
+    gap_reasons=[gap.reason for _, gap in gaps],
+  )
+  return {row["namespace_id"]: row["tasks"] for row in rows}

@@ -1,0 +1,18 @@
+-- name: find_route
+-- The number of a selector that is known already.
+SELECT id FROM sched_route WHERE namespace_id = $namespace_id AND selector = $selector
+
+-- name: insert_route
+-- Number a selector; nothing comes back when another was faster.
+INSERT INTO sched_route (namespace_id, selector)
+VALUES ($namespace_id, $selector)
+ON CONFLICT (namespace_id, selector) DO NOTHING
+RETURNING id
+
+-- name: list_routes
+-- The routes of some namespaces, or of all, in the order they were made.
+SELECT id, namespace_id, selector
+FROM sched_route
+WHERE ('*' = ANY($namespace_ids::text[]) OR namespace_id = ANY($namespace_ids))
+  AND id > $after_id
+ORDER BY id

@@ -1,0 +1,63 @@
+"""Rows in, models out: what every entity's module shares."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import attrs
+
+from hetuflow.errors import NotFound
+from hetuflow.protocol import wire
+from hetuflow.protocol.model import UNSET
+from hetuflow.storage.connect import Connection, Database, Record
+
+__all__ = ["Executor", "changes", "criteria", "found", "from_row"]
+
+T = TypeVar("T")
+
+Executor = Database | Connection
+"""What runs a query: the pool, or one connection inside a transaction."""
+
+
+def from_row(cls: type[T], record: Record, **more: Any) -> T:
+  """Build a model from a row; columns it does not know are ignored.
+
+  Args:
+    cls: the attrs class.
+    record: the row.
+    more: fields that are not columns.
+  """
+  return wire.load(cls, dict(record) | more)
+
+
+def found(record: Record | None, noun: str, key: object) -> Record:
+  """Return the row that must be there.
+
+  Raises:
+    NotFound: it is not; names what was looked for.
+  """
+  if record is None:
+    raise NotFound(f"no {noun} {str(key)!r}")
+  return record
+
+
+def changes(update: object) -> dict[str, Any]:
+  """Spread an update into pairs ``set_<field>`` and ``<field>`` for its statement.
+
+  The statement says ``CASE WHEN $set_x THEN $x ELSE x END`` for each, so that a field
+  that is left out stays and null is a value.
+  """
+  values = {}
+  for name, value in _fields(update).items():
+    values[f"set_{name}"] = value is not UNSET
+    values[name] = None if value is UNSET else value
+  return values
+
+
+def criteria(filter: object) -> Mapping[str, Any]:
+  """Spread a filter into the parameters of its query."""
+  return _fields(filter)
+
+
+def _fields(model: Any) -> dict[str, Any]:
+  """Read the fields of a model, its inside untouched."""
+  return {field.name: getattr(model, field.name) for field in attrs.fields(type(model))}

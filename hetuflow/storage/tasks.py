@@ -1,0 +1,177 @@
+"""Tasks: made, read and, until an agent has them, changed."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from hetuflow.errors import Conflict, NotFound, ProtocolError
+from hetuflow.protocol.model import (
+  Task,
+  TaskFilter,
+  TaskForCreate,
+  TaskForUpdate,
+  TaskId,
+  UnsetType,
+  new_id,
+)
+from hetuflow.storage.connect import Connection, Database
+from hetuflow.storage.rows import from_row
+from hetuflow.storage.sql import load_queries
+
+__all__ = ["create_tasks", "get_task", "query_tasks", "update_task"]
+
+_sql = load_queries("tasks")
+
+
+async def create_tasks(
+  database: Database, items: Sequence[TaskForCreate]
+) -> list[TaskId]:
+  """Make all of the tasks or none.
+
+  Args:
+    database: where to make them.
+    items: what they are; one with a known idempotency key is not made again.
+
+  Returns:
+    The ids, in the order of the items.
+
+  Raises:
+    ProtocolError: a job does not exist; the path names the item.
+    Conflict: a job is disabled.
+  """
+  async with database.transaction() as connection:
+    namespaces = await _share_jobs(connection, items)
+    ids, fresh = await _take_keys(connection, items, namespaces)
+    made = [(task_id, item) for task_id, item in zip(ids, items, strict=True)]
+    made = [pair for position, pair in enumerate(made) if position in fresh]
+    await connection.fetch(
+      _sql.insert_tasks,
+      ids=[task_id for task_id, _ in made],
+      job_ids=[item.job_id for _, item in made],
+      times=[item.scheduled_at for _, item in made],
+      priorities=[item.priority for _, item in made],
+      parameters=[item.parameters for _, item in made],
+    )
+  return ids
+
+
+async def _share_jobs(
+  connection: Connection, items: Sequence[TaskForCreate]
+) -> dict[UUID, str]:
+  """Lock the jobs of the items against change and map them to their namespaces."""
+  rows = await connection.fetch(
+    _sql.share_jobs, ids=sorted({item.job_id for item in items})
+  )
+  jobs = {row["id"]: row for row in rows}
+  missing = [
+    (f"$.items[{position}].job_id", "there is no such job")
+    for position, item in enumerate(items)
+    if item.job_id not in jobs
+  ]
+  if missing:
+    raise ProtocolError(missing)
+  for row in rows:
+    if row["status"] != "enabled":
+      raise Conflict(f"the job {row['id']} is {row['status']}")
+  return {job_id: row["namespace_id"] for job_id, row in jobs.items()}
+
+
+async def _take_keys(
+  connection: Connection,
+  items: Sequence[TaskForCreate],
+  namespaces: dict[UUID, str],
+) -> tuple[list[TaskId], set[int]]:
+  """Give each item its id, a known one where its key is taken; say which are new."""
+  ids = [TaskId(new_id()) for _ in items]
+  first: dict[tuple[str, str], int] = {}
+  for position, item in enumerate(items):
+    if item.idempotency_key is not None:
+      first.setdefault((namespaces[item.job_id], item.idempotency_key), position)
+  if not first:
+    return ids, set(range(len(items)))
+  rows = await connection.fetch(
+    _sql.insert_task_keys,
+    namespace_ids=[namespace_id for namespace_id, _ in first],
+    keys=[key for _, key in first],
+    task_ids=[ids[position] for position in first.values()],
+  )
+  owners = {
+    (row["namespace_id"], row["key"]): TaskId(UUID(row["task_id"])) for row in rows
+  }
+  fresh = set()
+  for position, item in enumerate(items):
+    if item.idempotency_key is None:
+      fresh.add(position)
+      continue
+    key = (namespaces[item.job_id], item.idempotency_key)
+    if owners[key] == ids[position]:
+      fresh.add(position)
+    ids[position] = owners[key]
+  return ids, fresh
+
+
+async def get_task(executor: Database | Connection, task_id: TaskId) -> Task:
+  """Read one task.
+
+  Raises:
+    NotFound: there is no such task.
+  """
+  row = await executor.fetchrow(_sql.get_task, id=task_id)
+  if row is None:
+    raise NotFound(f"there is no task {task_id}")
+  return from_row(Task, row)
+
+
+async def query_tasks(
+  executor: Database | Connection,
+  filter: TaskFilter,
+  *,
+  limit: int,
+  cursor: UUID | None = None,
+) -> list[Task]:
+  """Read a page of tasks, newest first.
+
+  Args:
+    executor: where to read.
+    filter: which ones.
+    limit: how many at most.
+    cursor: the id of the last one of the page before.
+  """
+  rows = await executor.fetch(
+    _sql.query_tasks,
+    cursor=cursor,
+    limit=limit,
+    namespace_id=filter.namespace_id,
+    job_id=filter.job_id,
+    schedule_id=filter.schedule_id,
+    status=filter.status,
+  )
+  return [from_row(Task, row) for row in rows]
+
+
+async def update_task(
+  database: Database, task_id: TaskId, change: TaskForUpdate
+) -> Task:
+  """Change a task that no agent has yet.
+
+  Raises:
+    NotFound: there is no such task.
+    Conflict: an agent has it, or it has ended.
+  """
+  changed = await database.fetchrow(
+    _sql.update_task,
+    id=task_id,
+    set_parameters=not isinstance(change.parameters, UnsetType),
+    parameters=_given(change.parameters),
+    priority=_given(change.priority),
+    scheduled_at=_given(change.scheduled_at),
+  )
+  task = await get_task(database, task_id)
+  if changed is None:
+    raise Conflict(f"a task that is {task.status} cannot be changed")
+  return task
+
+
+def _given(value: Any) -> Any:
+  """Return a value that was given, or None."""
+  return None if isinstance(value, UnsetType) else value

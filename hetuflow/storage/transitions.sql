@@ -1,0 +1,275 @@
+-- Every status change of tasks and instances. The guards repeat the table in
+-- protocol/states.py; a test runs every event on every status and compares.
+
+-- name: claim_tasks
+-- Hand due and nearly due tasks of one namespace to agents of one set of routes.
+-- run_agents and hold_agents name the agent of each place of the two budgets; floors are
+-- the ranks below which a route was found empty. Agents whose session is not the named
+-- one, or whose lease has run out, get nothing.
+WITH terms AS (
+  SELECT
+    lease,
+    now() + make_interval(secs => lead) AS ahead
+  FROM sched_namespace WHERE id = $namespace_id
+),
+agents AS (
+  SELECT a.id
+  FROM unnest($agents::uuid[], $sessions::uuid[]) AS offer (agent_id, session_id)
+  JOIN sched_agent AS a ON a.id = offer.agent_id AND a.session_id = offer.session_id
+  WHERE a.lease_until > now()
+  FOR SHARE OF a
+),
+due AS (
+  SELECT found.id
+  FROM unnest($routes::bigint[], $floors::timestamptz[]) AS route (id, floor)
+  CROSS JOIN LATERAL (
+    SELECT t.id, t.rank_at
+    FROM sched_task AS t
+    WHERE t.namespace_id = $namespace_id AND t.completed_at = 'infinity'
+      AND t.route_id = route.id AND t.status IN ('pending', 'waiting_retry')
+      AND t.rank_at >= route.floor AND t.rank_at <= now() + interval '10 minutes'
+      AND t.due_at <= now()
+    ORDER BY t.rank_at
+    LIMIT cardinality($run_agents::uuid[])
+    FOR UPDATE OF t SKIP LOCKED
+  ) AS found
+  ORDER BY found.rank_at
+  LIMIT cardinality($run_agents::uuid[])
+),
+ahead AS (
+  SELECT found.id
+  FROM unnest($routes::bigint[]) AS route (id)
+  CROSS JOIN terms
+  CROSS JOIN LATERAL (
+    SELECT t.id, t.due_at
+    FROM sched_task AS t
+    WHERE t.namespace_id = $namespace_id AND t.completed_at = 'infinity'
+      AND t.route_id = route.id AND t.status IN ('pending', 'waiting_retry')
+      AND t.due_at > t.created_at
+      AND t.due_at > now() AND t.due_at <= terms.ahead
+    ORDER BY t.due_at
+    LIMIT cardinality($hold_agents::uuid[])
+    FOR UPDATE OF t SKIP LOCKED
+  ) AS found
+  ORDER BY found.due_at
+  LIMIT cardinality($hold_agents::uuid[])
+),
+dealt AS (
+  SELECT id, ($run_agents::uuid[])[row_number() OVER ()] AS agent_id, false AS held
+  FROM due
+  UNION ALL
+  SELECT id, ($hold_agents::uuid[])[row_number() OVER ()] AS agent_id, true AS held
+  FROM ahead
+),
+picked AS (
+  SELECT dealt.id, dealt.agent_id, dealt.held, gen_random_uuid() AS claim_token
+  FROM dealt JOIN agents ON agents.id = dealt.agent_id
+),
+claimed AS (
+  UPDATE sched_task AS t
+  SET status = 'dispatched', reason = NULL, attempts = t.attempts + 1,
+    claim_token = picked.claim_token, updated_at = now()
+  FROM picked
+  WHERE t.id = picked.id AND t.namespace_id = $namespace_id
+    AND t.completed_at = 'infinity' AND t.status IN ('pending', 'waiting_retry')
+  RETURNING t.id, t.job_id, t.job_version, t.attempts, t.claim_token, t.route_id,
+    t.scheduled_at, t.due_at, t.rank_at, t.parameters, picked.agent_id, picked.held
+),
+instances AS (
+  INSERT INTO sched_task_instance (
+    id, namespace_id, task_id, job_id, job_version, agent_id, attempt, claim_token,
+    scheduled_at, due_at
+  )
+  SELECT hetuflow_uuid7(now()), $namespace_id, id, job_id, job_version, agent_id,
+    attempts, claim_token, scheduled_at, due_at
+  FROM claimed
+  RETURNING id, task_id
+)
+SELECT instances.id AS instance_id, claimed.id AS task_id, claimed.agent_id,
+  claimed.claim_token, claimed.attempts AS attempt, claimed.job_id,
+  claimed.job_version, claimed.route_id, claimed.scheduled_at, claimed.due_at,
+  claimed.rank_at, claimed.parameters, claimed.held, terms.lease
+FROM claimed
+JOIN instances ON instances.task_id = claimed.id
+CROSS JOIN terms
+
+-- name: record_updates
+-- Write what agents report of instances of one namespace, and what it means for their
+-- tasks: the end, a retry, or back to the queue. Rows are locked in order of id. A
+-- report whose claim token is not the current one changes nothing.
+WITH reported AS (
+  SELECT *
+  FROM unnest(
+    $ids::uuid[], $claim_tokens::uuid[], $statuses::task_instance_status[],
+    $reasons::text[], $started::timestamptz[], $completed::timestamptz[],
+    $exit_codes::integer[], $error_messages::text[], $outputs::text[],
+    $metrics::jsonb[]
+  ) AS r (
+    id, claim_token, status, reason, started_at, completed_at, exit_code,
+    error_message, output, metrics
+  )
+),
+locked AS (
+  SELECT i.id
+  FROM sched_task_instance AS i
+  WHERE i.id = ANY($ids::uuid[]) AND i.namespace_id = $namespace_id
+    AND i.completed_at = 'infinity'
+  ORDER BY i.id
+  FOR UPDATE
+),
+ended AS (
+  UPDATE sched_task_instance AS i
+  SET status = r.status,
+    reason = r.reason,
+    started_at = COALESCE(i.started_at, r.started_at),
+    start_error_ms = COALESCE(
+      i.start_error_ms, extract(epoch FROM r.started_at - i.due_at) * 1000),
+    exit_code = r.exit_code,
+    error_message = r.error_message,
+    output = r.output,
+    metrics = r.metrics,
+    updated_at = now(),
+    completed_at = CASE
+      WHEN r.status = 'running' THEN 'infinity'
+      -- The agent's word, within what the database can believe.
+      ELSE LEAST(now(), GREATEST(
+        i.dispatched_at, r.completed_at, now() - interval '1 day'))
+    END
+  FROM reported AS r
+  JOIN locked ON locked.id = r.id
+  WHERE i.id = r.id AND i.namespace_id = $namespace_id
+    AND i.completed_at = 'infinity' AND i.claim_token = r.claim_token
+    AND i.status IN ('dispatched', 'running')
+    AND (i.status = 'dispatched' OR r.status NOT IN ('running', 'released'))
+    AND r.status <> 'dispatched'
+  RETURNING i.id, i.task_id, i.job_id, i.job_version, i.claim_token, i.status, i.reason,
+    i.exit_code, i.completed_at
+),
+tasks AS (
+  UPDATE sched_task AS t
+  SET (
+    status, reason, due_at, rank_at, attempts, lost_attempts, claim_token,
+    completed_at, updated_at
+  ) = (
+    SELECT
+      next.status,
+      CASE WHEN next.status IN ('running', 'succeeded', 'pending') THEN NULL
+        ELSE COALESCE(e.reason, e.status::text) END,
+      next.due_at,
+      next.due_at - t.priority * interval '1 minute',
+      t.attempts - (e.status = 'released')::integer,
+      t.lost_attempts + (e.status = 'lost')::integer,
+      CASE WHEN next.status = 'running' THEN t.claim_token END,
+      CASE WHEN next.status IN ('running', 'pending', 'waiting_retry') THEN 'infinity'
+        ELSE e.completed_at END,
+      now()
+    FROM (
+      SELECT
+        outcome.status,
+        CASE
+          WHEN outcome.status <> 'waiting_retry' THEN t.due_at
+          WHEN e.status = 'lost' THEN now()
+          ELSE now() + make_interval(secs => LEAST(
+            (v.config ->> 'retry_max_interval')::double precision,
+            (v.config ->> 'retry_interval')::double precision * power(
+              (v.config ->> 'retry_backoff')::double precision,
+              LEAST(t.attempts - t.lost_attempts - 1, 60))))
+        END AS due_at
+      FROM (
+        SELECT (CASE
+          WHEN e.status = 'running' THEN 'running'
+          WHEN e.status = 'succeeded' THEN 'succeeded'
+          WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled'
+          WHEN e.status = 'released' THEN 'pending'
+          WHEN e.status = 'cancelled' AND e.reason = 'start_deadline' THEN 'missed'
+          WHEN e.status = 'cancelled' THEN 'cancelled'
+          WHEN e.status = 'lost' AND v.config ->> 'on_lost' = 'retry'
+            AND t.lost_attempts < (v.config ->> 'max_lost')::integer
+            THEN 'waiting_retry'
+          WHEN e.status = 'lost' THEN 'failed'
+          WHEN t.attempts - t.lost_attempts <= t.max_retries AND (
+            e.exit_code IS NULL
+            OR jsonb_typeof(v.config -> 'retry_on_exit_codes') <> 'array'
+            OR v.config -> 'retry_on_exit_codes' @> to_jsonb(e.exit_code))
+            THEN 'waiting_retry'
+          ELSE 'failed'
+        END)::task_status AS status
+      ) AS outcome
+    ) AS next
+  )
+  FROM ended AS e
+  LEFT JOIN sched_job_version AS v
+    ON v.job_id = e.job_id AND v.version = e.job_version
+    AND e.status NOT IN ('running', 'succeeded')
+  WHERE t.id = e.task_id AND t.namespace_id = $namespace_id
+    AND t.completed_at = 'infinity' AND t.claim_token = e.claim_token
+    AND t.status IN ('dispatched', 'running')
+  RETURNING t.id, t.status
+),
+waiting AS (
+  SELECT count(*) AS count FROM tasks WHERE status IN ('pending', 'waiting_retry')
+),
+hint AS (
+  SELECT pg_notify('hetuflow', 'tasks:' || $namespace_id)
+  FROM waiting WHERE waiting.count > 0
+)
+SELECT ended.id, tasks.status AS task_status, (SELECT count(*) FROM hint) AS hints
+FROM ended LEFT JOIN tasks ON tasks.id = ended.task_id
+
+-- name: find_finished
+-- Of instances that a report did not match: those that already ended as reported, by
+-- the same claim. Everything else that did not match is stale.
+SELECT i.id
+FROM unnest(
+  $ids::uuid[], $claim_tokens::uuid[], $statuses::task_instance_status[]
+) AS r (id, claim_token, status)
+JOIN sched_task_instance AS i ON i.id = r.id
+WHERE i.namespace_id = $namespace_id AND i.claim_token = r.claim_token
+  AND (i.status = r.status OR r.status = 'running')
+
+-- name: request_cancel
+-- Cancel at once what no agent has; otherwise ask the agent.
+UPDATE sched_task AS t
+SET cancel_requested_at = COALESCE(t.cancel_requested_at, now()),
+  status = CASE WHEN t.status IN ('dispatched', 'running') THEN t.status
+    ELSE 'cancelled' END,
+  reason = 'cancelled by request',
+  completed_at = CASE WHEN t.status IN ('dispatched', 'running')
+    THEN 'infinity'::timestamptz ELSE now() END,
+  updated_at = now()
+WHERE t.id = $id AND t.completed_at = 'infinity'
+  AND t.status IN (
+    'blocked', 'paused', 'pending', 'waiting_retry', 'dispatched', 'running')
+RETURNING t.id, pg_notify('hetuflow', 'cancels')
+
+-- name: pause_task
+-- Keep a waiting task from being claimed.
+UPDATE sched_task
+SET status = 'paused', reason = 'paused by request', updated_at = now()
+WHERE id = $id AND completed_at = 'infinity'
+  AND status IN ('pending', 'waiting_retry')
+RETURNING id
+
+-- name: resume_task
+-- Let a paused task be claimed again.
+UPDATE sched_task
+SET status = 'pending', reason = NULL, updated_at = now()
+WHERE id = $id AND completed_at = 'infinity' AND status = 'paused'
+RETURNING id, pg_notify('hetuflow', 'tasks:' || namespace_id)
+
+-- name: revive_task
+-- Give a finished task one more attempt, due now; its history stays.
+UPDATE sched_task
+SET status = 'pending', reason = 'retried by request', completed_at = 'infinity',
+  cancel_requested_at = NULL, due_at = now(),
+  rank_at = now() - priority * interval '1 minute', updated_at = now()
+WHERE id = $id AND completed_at < 'infinity'
+  AND status IN ('succeeded', 'failed', 'cancelled', 'skipped', 'missed')
+RETURNING id, pg_notify('hetuflow', 'tasks:' || namespace_id)
+
+-- name: load_configs
+-- Frozen configurations with the names of their jobs.
+SELECT v.job_id, v.version, j.name, v.config
+FROM unnest($job_ids::uuid[], $versions::integer[]) AS wanted (job_id, version)
+JOIN sched_job_version AS v ON v.job_id = wanted.job_id AND v.version = wanted.version
+JOIN sched_job AS j ON j.id = v.job_id
