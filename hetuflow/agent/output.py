@@ -1,0 +1,292 @@
+"""What a process writes: read, bounded, delivered live; and the end of the process.
+
+Who runs it: one instance's child calls `collect`, which owns the `Running` from then on
+until it and its tree are gone. One Trio task waits for both streams and the end of the
+process at once, on an epoll of its own, so a task that prints nothing costs one wake-up.
+If the consumer is slow, its channel fills, reading stops and the pipe stops the process;
+if the consumer is gone, output is read on and dropped. If `collect` is cancelled or
+fails, the whole tree is killed before it raises.
+"""
+
+import math
+import os
+import select
+
+import trio
+from attrs import evolve, field, frozen
+
+from hetuflow.agent.process.running import Exit, Running
+from hetuflow.agent.process.tree import has_leftovers, terminate_tree
+
+__all__ = ["Chunk", "Collected", "collect"]
+
+FLUSH_BYTES = 64 * 1024
+FLUSH_SECONDS = 0.2
+READ_BYTES = 64 * 1024
+TAIL_BYTES = 4096
+SILENCE_SECONDS = 0.25
+DRAIN_SECONDS = 2.0
+CLEANUP_SECONDS = 10.0
+
+
+@frozen
+class Chunk:
+  """A piece of one stream, byte exact.
+
+  Args:
+    stream: `stdout` or `stderr`.
+    offset: how many bytes the stream had before it, those left out included.
+    data: the bytes.
+  """
+
+  stream: str
+  offset: int
+  data: bytes
+
+
+@frozen(kw_only=True)
+class Collected:
+  """How the process ended and what it wrote.
+
+  Args:
+    exit: how it ended.
+    tail: the last 4 KiB of both streams in the order they were read.
+    written: bytes written to each stream.
+    missing: bytes that were not delivered: beyond the limit, or nobody took them.
+    cut: something held a stream open when the process had ended, so that what it may
+      have written afterwards is unknown.
+    leftovers: whether the process left others behind, which were ended.
+    gone: whether the whole tree is verified to be gone.
+  """
+
+  exit: Exit
+  tail: bytes = b""
+  written: dict[str, int] = field(factory=dict)
+  missing: int = 0
+  cut: bool = False
+  leftovers: bool = False
+  gone: bool = True
+
+
+async def collect(
+  running: Running,
+  *,
+  send: "trio.MemorySendChannel[Chunk] | None" = None,
+  limit: int = 10 * 1024 * 1024,
+  grace: float = 10.0,
+) -> Collected:
+  """Read a process to its end, end what it leaves behind, close its descriptors.
+
+  The task ends when its main process ends. Then its streams are read on until they end,
+  for a quarter of a second of silence or two seconds at most; whatever of its tree still
+  lives is ended.
+
+  Args:
+    running: the process; owned and closed by this call.
+    send: takes the chunks, at the latest 200 ms or 64 KiB after they were written; a
+      full channel holds the process up. Not closed by this call.
+    limit: the most bytes to deliver of both streams: the first half live, the last half
+      at the end.
+    grace: seconds that leftovers have between SIGTERM and SIGKILL.
+  """
+  reader = _Reader(running, _Output(running, send, limit))
+  try:
+    return await reader.run(grace)
+  except BaseException:
+    with trio.move_on_after(CLEANUP_SECONDS, shield=True):
+      await terminate_tree(running, grace=0)
+    raise
+  finally:
+    reader.close()
+    running.close()
+
+
+class _Reader:
+  """Waits for two streams and one process in one place."""
+
+  def __init__(self, running: Running, output: "_Output") -> None:
+    self._running = running
+    self._output = output
+    self._epoll = select.epoll(3)
+    self._streams: dict[int, str] = {}
+    self._epoll.register(running.pidfd, select.EPOLLIN)
+    for fd, name in ((running.stdout, "stdout"), (running.stderr, "stderr")):
+      if fd is not None:
+        self._streams[fd] = name
+        self._epoll.register(fd, select.EPOLLIN)
+
+  def close(self) -> None:
+    """Close the epoll."""
+    self._epoll.close()
+
+  async def run(self, grace: float) -> Collected:
+    """Do all that `collect` promises but the cleaning up."""
+    while self._running.poll() is None:
+      await self._wait(self._output.flush_at)
+      await self._read_once()
+    self._epoll.unregister(self._running.pidfd)
+    await self._drain()
+    cut = bool(self._streams)
+    leftovers = cut or has_leftovers(self._running)
+    gone = not leftovers or await terminate_tree(self._running, grace=grace)
+    if cut:
+      await self._read_once()
+    await self._output.finish()
+    ended = self._running.poll()
+    assert ended is not None  # noqa: S101 - the loop above ended by it
+    done = self._output.collected(ended)
+    return evolve(done, cut=cut, leftovers=leftovers, gone=gone)
+
+  async def _wait(self, deadline: float) -> None:
+    """Wait until a stream has something, the process has ended, or the deadline."""
+    if deadline == math.inf:
+      await trio.lowlevel.wait_readable(self._epoll.fileno())
+      return
+    with trio.move_on_at(deadline):
+      await trio.lowlevel.wait_readable(self._epoll.fileno())
+
+  async def _read_once(self) -> bool:
+    """Read what is there, once from each stream; return whether that was anything."""
+    anything = False
+    for fd, _ in self._epoll.poll(0):
+      if fd in self._streams:
+        anything = True
+        await self._read(fd)
+    await self._output.flush_due()
+    return anything
+
+  async def _read(self, fd: int) -> None:
+    """Read once from one stream; forget it at its end."""
+    try:
+      data = os.read(fd, READ_BYTES)
+    except BlockingIOError:
+      return
+    if data:
+      await self._output.add(self._streams[fd], data)
+    else:
+      self._epoll.unregister(fd)
+      del self._streams[fd]
+
+  async def _drain(self) -> None:
+    """Read what an ended process has left in its pipes, within bounds."""
+    end = trio.current_time() + DRAIN_SECONDS
+    while self._streams and trio.current_time() < end:
+      if not await self._read_once() and self._streams:
+        quiet = trio.current_time() + SILENCE_SECONDS
+        await self._wait(min(end, quiet))
+        if not self._epoll.poll(0):
+          return
+
+
+class _Output:
+  """Collects bytes into chunks: a head delivered live, a tail kept for the end."""
+
+  def __init__(
+    self, running: Running, send: "trio.MemorySendChannel[Chunk] | None", limit: int
+  ) -> None:
+    self._running = running
+    self._send = send
+    self._head_left = limit - limit // 2
+    self._late_size = limit // 2
+    self._late: dict[str, bytearray] = {}
+    self._pending: dict[str, bytearray] = {}
+    self._tail = b""
+    self._written: dict[str, int] = {}
+    self._flushed: dict[str, int] = {}
+    self._delivered = 0
+    self.flush_at = math.inf
+
+  async def add(self, stream: str, data: bytes) -> None:
+    """Take in what was read."""
+    self._tail = (self._tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
+    self._written[stream] = self._written.get(stream, 0) + len(data)
+    if self._send is None:
+      return
+    head = data[: self._head_left]
+    self._head_left -= len(head)
+    if head:
+      await self._add_head(stream, head)
+    if len(head) < len(data):
+      self._keep(stream, data[len(head) :])
+
+  async def flush_due(self) -> None:
+    """Deliver what has waited long enough."""
+    if trio.current_time() >= self.flush_at:
+      await self._flush()
+
+  async def finish(self) -> None:
+    """Deliver all that is left: the rest of the head, then the tail."""
+    await self._flush()
+    late, self._late = self._late, {}
+    for stream, data in late.items():
+      await self._deliver(stream, self._written[stream] - len(data), data)
+
+  def collected(self, ended: Exit) -> Collected:
+    """Sum up."""
+    total = sum(self._written.values())
+    return Collected(
+      exit=ended,
+      tail=self._tail,
+      written=self._written,
+      missing=total - self._delivered,
+    )
+
+  async def _add_head(self, stream: str, data: bytes) -> None:
+    """Let bytes wait for more, but not for long."""
+    pending = self._pending.setdefault(stream, bytearray())
+    pending += data
+    if self.flush_at == math.inf:
+      self.flush_at = trio.current_time() + FLUSH_SECONDS
+    if len(pending) >= FLUSH_BYTES or not self._head_left:
+      await self._flush()
+
+  async def _flush(self) -> None:
+    """Deliver what is pending of both streams."""
+    self.flush_at = math.inf
+    pending, self._pending = self._pending, {}
+    for stream, data in pending.items():
+      start = self._flushed.get(stream, 0)
+      self._flushed[stream] = start + len(data)
+      await self._deliver(stream, start, data)
+
+  def _keep(self, stream: str, data: bytes) -> None:
+    """Keep bytes for the end; of what no longer fits the oldest of the longer falls off."""
+    self._late.setdefault(stream, bytearray()).extend(data)
+    while (excess := sum(map(len, self._late.values())) - self._late_size) > 0:
+      longest = max(self._late.values(), key=len)
+      del longest[:excess]
+
+  async def _deliver(self, stream: str, start: int, data: bytearray) -> None:
+    """Hand over bytes that begin at offset `start`, in chunks."""
+    for at in range(0, len(data), FLUSH_BYTES):
+      chunk = Chunk(stream, start + at, bytes(data[at : at + FLUSH_BYTES]))
+      if self._send is not None and await self._hand_over(self._send, chunk):
+        self._delivered += len(chunk.data)
+      else:
+        self._send = None
+
+  async def _hand_over(
+    self, send: "trio.MemorySendChannel[Chunk]", chunk: Chunk
+  ) -> bool:
+    """Send one chunk, waiting for room; False if nobody is there to take it."""
+    try:
+      send.send_nowait(chunk)
+    except trio.BrokenResourceError:
+      return False
+    except trio.WouldBlock:
+      return await self._wait_for_room(send, chunk)
+    return True
+
+  async def _wait_for_room(
+    self, send: "trio.MemorySendChannel[Chunk]", chunk: Chunk
+  ) -> bool:
+    """Send when there is room; the end of the process is noted while we wait."""
+    taken = True
+    async with trio.open_nursery() as nursery:
+      nursery.start_soon(self._running.wait)
+      try:
+        await send.send(chunk)
+      except trio.BrokenResourceError:
+        taken = False
+      nursery.cancel_scope.cancel()
+    return taken
