@@ -1,0 +1,76 @@
+"""How a server is found, and to whom a key is given."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hetuflow.client import find_server
+from hetuflow.client.place import find_data_dir
+from hetuflow.errors import SettingsError
+
+LOCAL = "http://127.0.0.1:8080"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+  """Lay out a data folder as two servers leave it."""
+  (tmp_path / "servers").mkdir()
+  (tmp_path / "server.json").write_text(json.dumps({"url": LOCAL, "pid": 1}))
+  (tmp_path / "servers" / "a.json").write_text(json.dumps({"url": LOCAL}))
+  (tmp_path / "servers" / "b.json").write_text(json.dumps({"url": "http://[::1]:9"}))
+  (tmp_path / "admin.key").write_text("local\n")
+  return tmp_path
+
+
+def test_arguments_win_over_everything(folder: Path) -> None:
+  environ = {"HETUFLOW_URL": "http://b", "HETUFLOW_API_KEY": "env"}
+  place = find_server(server="http://a/", key="k", data_dir=folder, environ=environ)
+  assert (place.url, place.key) == ("http://a", "k")
+
+
+def test_the_environment_wins_over_files(folder: Path) -> None:
+  environ = {"HETUFLOW_URL": "http://b", "HETUFLOW_API_KEY": "env"}
+  place = find_server(data_dir=folder, environ=environ)
+  assert (place.url, place.key) == ("http://b", "env")
+
+
+def test_a_server_of_this_machine_is_found_by_its_folder(folder: Path) -> None:
+  place = find_server(environ={"HETUFLOW_DATA_DIR": str(folder)})
+  assert (place.url, place.key) == (LOCAL, "local")
+
+
+def test_the_key_of_the_folder_opens_each_of_its_servers(folder: Path) -> None:
+  place = find_server(server="http://[::1]:9/", data_dir=folder, environ={})
+  assert place.key == "local"
+
+
+def test_the_key_of_the_folder_is_not_given_to_strangers(folder: Path) -> None:
+  with pytest.raises(SettingsError, match="HETUFLOW_API_KEY"):
+    find_server(server="http://elsewhere", data_dir=folder, environ={})
+
+
+def test_without_a_server_the_error_says_how_to_start_one(tmp_path: Path) -> None:
+  with pytest.raises(SettingsError, match="hetuflow up"):
+    find_server(data_dir=tmp_path, environ={})
+
+
+def test_a_broken_file_is_named(folder: Path) -> None:
+  (folder / "server.json").write_text("{")
+  with pytest.raises(SettingsError, match=r"server\.json"):
+    find_server(data_dir=folder, environ={})
+
+
+def test_what_is_no_url_is_refused(folder: Path) -> None:
+  with pytest.raises(SettingsError, match="no URL"):
+    find_server(server="localhost:8080", key="k", data_dir=folder, environ={})
+
+
+def test_a_key_does_not_show_in_a_traceback(folder: Path) -> None:
+  assert "local'" not in repr(find_server(data_dir=folder, environ={}))
+
+
+def test_an_argument_names_the_folder_before_the_environment(tmp_path: Path) -> None:
+  environ = {"HETUFLOW_DATA_DIR": "/elsewhere"}
+  assert find_data_dir(tmp_path, environ) == tmp_path
+  assert find_data_dir(None, environ) == Path("/elsewhere")
