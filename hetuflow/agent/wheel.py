@@ -16,16 +16,14 @@ milliseconds, the kernel's high-resolution timer does not. Rejected: sleeping sh
 spinning the rest, which burns up to a millisecond of a core for each fire.
 """
 
-import ctypes
 import math
-import os
-import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import trio
 from attrs import define, field
 
+from hetuflow.agent.alarm import Alarm
 from hetuflow.agent.clock import DisciplinedClock
 
 __all__ = ["Timer", "TimingWheel", "WheelDriver"]
@@ -223,7 +221,7 @@ class WheelDriver(Generic[ItemT]):
     self._clock = clock
     self._fire = fire
     self._wheel: TimingWheel[ItemT] = TimingWheel(self._now_ms())
-    self._alarm: _Alarm | None = None
+    self._alarm: Alarm | None = None
     self._sleeps_until_ms: float = -math.inf
 
   def __len__(self) -> int:
@@ -245,7 +243,7 @@ class WheelDriver(Generic[ItemT]):
     self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
   ) -> None:
     """Fire what is due for ever; started when the first alarm is set."""
-    with _Alarm() as self._alarm:
+    with Alarm() as self._alarm:
       task_status.started()
       try:
         while True:
@@ -268,55 +266,7 @@ class WheelDriver(Generic[ItemT]):
     """Database time in whole milliseconds, those that are over."""
     return math.floor(self._clock.now() * 1000)
 
-  def _set_alarm(self, alarm: "_Alarm") -> None:
+  def _set_alarm(self, alarm: Alarm) -> None:
     """Wake at the next occupied slot, at the latest in a second."""
     delay = self._sleeps_until_ms / 1000 - self._clock.now()
     alarm.set(min(max(delay, 0.0), LONGEST_SLEEP_SECONDS))
-
-
-class _TimerSpec(ctypes.Structure):
-  """`struct itimerspec` of timerfd_settime(2), as used for a single shot."""
-
-  _fields_ = (
-    ("interval_seconds", ctypes.c_long),
-    ("interval_nanoseconds", ctypes.c_long),
-    ("seconds", ctypes.c_long),
-    ("nanoseconds", ctypes.c_long),
-  )
-
-
-class _Alarm:
-  """A timerfd: wakes one Trio task after a delay with the kernel's full precision.
-
-  Python has these calls from 3.13 on; before, they are in the C library all the same.
-  """
-
-  def __init__(self) -> None:
-    self._library = ctypes.CDLL(None, use_errno=True)
-    flags = os.O_CLOEXEC | os.O_NONBLOCK  # TFD_CLOEXEC and TFD_NONBLOCK are these
-    self._fd = self._library.timerfd_create(time.CLOCK_MONOTONIC, flags)
-    if self._fd < 0:
-      raise OSError(ctypes.get_errno(), "timerfd_create failed")
-
-  def __enter__(self) -> "_Alarm":
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    trio.lowlevel.notify_closing(self._fd)
-    os.close(self._fd)
-
-  def set(self, delay: float) -> None:
-    """Ring once after `delay` seconds; replaces what was set before."""
-    # Zero would disarm the timer instead of ringing at once.
-    seconds, rest = divmod(max(1, math.ceil(delay * 1e9)), 1_000_000_000)
-    spec = _TimerSpec(0, 0, seconds, rest)
-    if self._library.timerfd_settime(self._fd, 0, ctypes.byref(spec), None):
-      raise OSError(ctypes.get_errno(), "timerfd_settime failed")
-
-  async def wait(self) -> None:
-    """Return when it has rung."""
-    await trio.lowlevel.wait_readable(self._fd)
-    try:
-      os.read(self._fd, 8)
-    except BlockingIOError:  # set anew between ringing and reading
-      return

@@ -1,0 +1,213 @@
+"""The agent's durable memory: which claims it holds, and what it has still to report.
+
+Who runs it: `open_journal` is entered once, by the agent's tree; any Trio task may call
+the methods. It owns one SQLite file, a lock on its directory and one writer child. All
+statements run in a thread, one at a time; callers that wait together share one
+transaction. A call that has returned is on record even if the agent is killed right
+then. A caller that is cancelled does not know: its call may still be done. When the disk
+is full or the file at its bound, calls raise `JournalFull`, nothing on record is lost,
+and the writer tries each second whether there is room again.
+
+Power loss: with WAL and `synchronous=NORMAL` the kernel has every call that returned, the
+disk perhaps not the last ones; the file stays consistent. So after a reboot a claim in
+state `held` may have been started all the same: the boot id is on record with each, and
+`Claim.may_have_started` says so. The epoch is synced to the disk when it is raised.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+from attrs import define, evolve, field
+
+from hetuflow.agent import journal_file
+from hetuflow.agent.journal_file import JournalFile, Statement, lock_directory
+from hetuflow.agent.journal_model import (
+  Claim,
+  ClaimState,
+  Entry,
+  JournalFull,
+  Recovered,
+)
+
+__all__ = [
+  "Claim",
+  "ClaimState",
+  "Entry",
+  "Journal",
+  "JournalFull",
+  "Recovered",
+  "open_journal",
+]
+
+LIMIT_BYTES = 256 * 1024 * 1024
+PROBE_SECONDS = 1.0
+
+
+@define(eq=False)
+class _Call:
+  """One caller's statements and what became of them."""
+
+  statements: Sequence[Statement]
+  done: trio.Event = field(factory=trio.Event)
+  failure: Exception | None = None
+
+
+class Journal:
+  """The open journal; made by `open_journal`.
+
+  `agent_id` is a UUID v7 made when the directory was first used, `epoch` counts the
+  starts of this agent.
+  """
+
+  def __init__(self, file: JournalFile) -> None:
+    self.agent_id = file.agent_id
+    self.epoch = file.epoch
+    self._file = file
+    self._last_seq = file.last_seq
+    self._thread = trio.CapacityLimiter(1)
+    self._calls: list[_Call] = []
+    self._called = trio.Event()
+    self._written = trio.Event()
+    self._over_limit = file.measure()
+    self._disk_full = False
+
+  @property
+  def full(self) -> bool:
+    """Whether to take no new claims: over the limit, or the last write found no room."""
+    return self._over_limit or self._disk_full
+
+  async def wait_for_room(self) -> None:
+    """Return as soon as the journal is not full."""
+    while self.full:
+      await self._written.wait()
+
+  def load(self) -> Recovered:
+    """Read all that is on record; blocks, so at the start only."""
+    return self._file.load()
+
+  async def hold(self, claims: Iterable[Claim]) -> None:
+    """Record new claims; one that is held already is renewed, one further on is not.
+
+    Raises:
+      JournalFull: there is no room, none of them is on record.
+    """
+    if self._over_limit:
+      raise JournalFull("the journal is at its limit until reports are acknowledged")
+    await self._write((journal_file.HOLD, self._file.held_rows(claims)))
+
+  async def intend(self, instance_ids: Iterable[str]) -> None:
+    """Record that processes are about to be started; before the spawn."""
+    await self._write((journal_file.INTEND, [(each,) for each in instance_ids]))
+
+  async def spawned(self, processes: Iterable[tuple[str, int, int]]) -> None:
+    """Record running processes as `(instance_id, pid, pid_start_time)`."""
+    rows = [(pid, start, instance_id) for instance_id, pid, start in processes]
+    await self._write((journal_file.SPAWNED, rows))
+
+  async def finish(self, entries: Iterable[Entry]) -> list[Entry]:
+    """Record results and that their claims are finished, at once; return them numbered.
+
+    The claim stays, `finished`, until all reports of its instance are acknowledged.
+    """
+    numbered = self._number(entries)
+    rows = [(entry.instance_id,) for entry in numbered]
+    await self._write((journal_file.FINISH, rows), _appending(numbered))
+    return numbered
+
+  async def append(self, entries: Iterable[Entry]) -> list[Entry]:
+    """Record reports; return them numbered, in the order given."""
+    numbered = self._number(entries)
+    await self._write(_appending(numbered))
+    return numbered
+
+  async def acknowledge(self, seqs: Iterable[int]) -> None:
+    """Forget reports that the server has, and finished claims without any left."""
+    rows = [(seq,) for seq in seqs]
+    await self._write((journal_file.ACKNOWLEDGE, rows), (journal_file.FORGET, [()]))
+
+  async def release(self, instance_ids: Iterable[str]) -> None:
+    """Forget claims, whatever their state; their reports stay."""
+    await self._write((journal_file.RELEASE, [(each,) for each in instance_ids]))
+
+  def _number(self, entries: Iterable[Entry]) -> list[Entry]:
+    """Give each entry the next number; the queue keeps their order."""
+    numbered = []
+    for entry in entries:
+      self._last_seq += 1
+      numbered.append(evolve(entry, seq=self._last_seq))
+    return numbered
+
+  async def _write(self, *statements: Statement) -> None:
+    """Have the writer run statements in one transaction; return when they are on record."""
+    call = _Call(statements)
+    self._calls.append(call)
+    self._called.set()
+    await call.done.wait()
+    if call.failure is not None:
+      raise call.failure
+
+  async def _run(self) -> None:
+    """Write what callers have gathered, for ever; probe for room while there is none."""
+    while True:
+      with trio.move_on_after(PROBE_SECONDS if self._disk_full else float("inf")):
+        await self._called.wait()
+      if not self._calls:
+        self._calls.append(_Call([(journal_file.PROBE, [(str(self.epoch),)])]))
+      await self.write_once()
+
+  async def write_once(self) -> int:
+    """Write what is waiting in one transaction; return how many calls that were."""
+    calls, self._calls = self._calls, []
+    self._called = trio.Event()
+    # A thread is never abandoned, so whoever waits learns how its call went.
+    failures, self._over_limit = await trio.to_thread.run_sync(
+      self._apply, [call.statements for call in calls], limiter=self._thread
+    )
+    self._disk_full = any(isinstance(each, JournalFull) for each in failures)
+    for call, failure in zip(calls, failures, strict=True):
+      call.failure = failure
+      call.done.set()
+    self._written.set()
+    self._written = trio.Event()
+    return len(calls)
+
+  def _apply(
+    self, batch: list[Sequence[Statement]]
+  ) -> tuple[list[Exception | None], bool]:
+    """Write a batch and measure the file, in the thread."""
+    return self._file.apply(batch), self._file.measure()
+
+
+def _appending(entries: list[Entry]) -> Statement:
+  """Make the statement that stores numbered entries."""
+  rows = [(e.seq, e.instance_id, e.kind, e.payload) for e in entries]
+  return (journal_file.APPEND, rows)
+
+
+@asynccontextmanager
+async def open_journal(
+  directory: Path | str, limit_bytes: int = LIMIT_BYTES
+) -> AsyncIterator[Journal]:
+  """Open the journal in a directory for the block, alone.
+
+  Args:
+    directory: the agent's own; made with mode 0700, the files in it with 0600.
+    limit_bytes: size from which on no claims are taken. Reports are, up to twice that.
+
+  Raises:
+    Refused: another agent has the directory open; says its process id.
+    JournalFull: the disk is too full to open it.
+  """
+  with lock_directory(Path(directory)):
+    path = Path(directory) / "journal.db"
+    file = await trio.to_thread.run_sync(JournalFile, path, limit_bytes)
+    try:
+      journal = Journal(file)
+      async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal._run)
+        yield journal
+        nursery.cancel_scope.cancel()
+    finally:
+      file.close()
