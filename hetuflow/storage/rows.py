@@ -1,6 +1,5 @@
 """Rows in, models out: what every entity's module shares."""
 
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import attrs
@@ -36,7 +35,7 @@ def found(record: Record | None, noun: str, key: object) -> Record:
     NotFound: it is not; names what was looked for.
   """
   if record is None:
-    raise NotFound(f"no {noun} {str(key)!r}")
+    raise NotFound(f"there is no {noun} {str(key)!r}")
   return record
 
 
@@ -46,14 +45,14 @@ def changes(update: object) -> dict[str, Any]:
   The statement says ``CASE WHEN $set_x THEN $x ELSE x END`` for each, so that a field
   that is left out stays and null is a value.
   """
-  values = {}
+  values: dict[str, Any] = {}
   for name, value in _fields(update).items():
     values[f"set_{name}"] = value is not UNSET
     values[name] = None if value is UNSET else value
   return values
 
 
-def criteria(filter: object) -> Mapping[str, Any]:
+def criteria(filter: object) -> dict[str, Any]:
   """Spread a filter into the parameters of its query."""
   return _fields(filter)
 

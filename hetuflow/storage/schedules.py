@@ -1,0 +1,251 @@
+"""Schedules: create, get, query, update, delete, enable, disable."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, cast
+from uuid import UUID
+
+import attrs
+
+from hetuflow.errors import Conflict, ProtocolError
+from hetuflow.protocol.model import (
+  UNSET,
+  JobId,
+  Schedule,
+  ScheduleFilter,
+  ScheduleForCreate,
+  ScheduleForUpdate,
+  ScheduleId,
+  new_id,
+)
+from hetuflow.protocol.states import JobStatus
+from hetuflow.schedule import next_fire
+from hetuflow.storage.connect import Connection, Record
+from hetuflow.storage.replan import first_cursor, read_schedule, replan_schedules
+from hetuflow.storage.rows import Executor, changes, criteria, found
+from hetuflow.storage.sql import load_queries
+from hetuflow.storage.timing import timing_for, timing_of
+
+__all__ = [
+  "add_schedule",
+  "create_schedule",
+  "delete_schedule",
+  "get_schedule",
+  "query_schedules",
+  "replan_job",
+  "set_schedule_enabled",
+  "switch_schedules_off",
+  "update_schedule",
+]
+
+_sql = load_queries("schedules")
+
+_TIMES = ("cron_expression", "run_at", "interval_seconds")
+
+
+async def create_schedule(database: Executor, wish: ScheduleForCreate) -> Schedule:
+  """Make a schedule for a job.
+
+  Raises:
+    ProtocolError: ``job_id`` is missing.
+    ScheduleError: it cannot be scheduled; names the field.
+    NotFound: there is no such job.
+    Conflict: the job has a schedule of that name, or is deleted.
+  """
+  if wish.job_id is None:
+    raise ProtocolError([("$.job_id", "required")])
+  async with database.transaction() as connection:
+    job = await _share_job(connection, wish.job_id)
+    schedule_id = await add_schedule(connection, job, wish)
+    return await get_schedule(connection, schedule_id)
+
+
+async def add_schedule(
+  connection: Connection, job: Record, wish: ScheduleForCreate
+) -> ScheduleId:
+  """Make a schedule inside the caller's transaction, which has locked the job.
+
+  Args:
+    connection: in that transaction.
+    job: with ``id``, ``namespace_id``, ``name`` and ``status``.
+    wish: what the schedule is to be; one without a name gets one.
+
+  Raises:
+    ScheduleError: it cannot be scheduled; names the field.
+    Conflict: the job has a schedule of that name.
+  """
+  id = ScheduleId(new_id())
+  now: datetime = await connection.fetchval(_sql.read_clock)
+  timing = timing_for(wish, id=id, created_at=now)
+  cursor = first_cursor(wish, now)
+  active = wish.enabled and job["status"] == JobStatus.ENABLED
+  values = criteria(wish) | {
+    "id": id,
+    "namespace_id": job["namespace_id"],
+    "job_id": job["id"],
+    "name": wish.name or f"{wish.kind}-{id.hex[-8:]}",
+    "cursor_at": cursor,
+    "next_plan_at": next_fire(timing, after=cursor) if active else None,
+    "created_at": now,
+  }
+  if await connection.fetchval(_sql.insert_schedule, **values) is None:
+    raise _taken(wish.name, job["name"])
+  await connection.fetch(_sql.notify_schedules)
+  return id
+
+
+async def get_schedule(database: Executor, id: UUID) -> Schedule:
+  """Read one schedule.
+
+  Raises:
+    NotFound: there is no such schedule.
+  """
+  record = await database.fetchrow(_sql.select_schedules, ids=[id])
+  return read_schedule(found(record, "schedule", id))
+
+
+async def query_schedules(
+  database: Executor,
+  filter: ScheduleFilter,
+  *,
+  limit: int,
+  cursor: UUID | None = None,
+) -> list[Schedule]:
+  """Read a page of schedules, newest first.
+
+  Args:
+    database: where.
+    filter: which.
+    limit: how many at most.
+    cursor: the id after which the page begins.
+  """
+  records = await database.fetch(
+    _sql.list_schedules, **criteria(filter), limit=limit, cursor=cursor
+  )
+  return [read_schedule(record) for record in records]
+
+
+async def update_schedule(
+  database: Executor, id: UUID, update: ScheduleForUpdate
+) -> Schedule:
+  """Change a schedule and plan anew.
+
+  Raises:
+    ProtocolError: a time that does not belong to its kind.
+    ScheduleError: it cannot be scheduled; names the field.
+    NotFound: there is no such schedule.
+    Conflict: its job has another schedule of that name.
+  """
+  if update.name == "":
+    raise ProtocolError([("$.name", "expected a name")])
+  async with _locked(database, id) as (connection, job):
+    before = await get_schedule(connection, id)
+    values = changes(_complete(before, update))
+    timing_of(attrs.evolve(before, **_given(values)))
+    try:
+      await connection.fetch(_sql.update_schedule, id=id, **values)
+    except Conflict as error:
+      if "sched_schedule_name" in str(error):
+        raise _taken(str(update.name), job["name"]) from error
+      raise
+    await replan_schedules(
+      connection,
+      job["namespace_id"],
+      [id],
+      new_run_at=update.run_at is not UNSET and update.run_at != before.run_at,
+    )
+    return await get_schedule(connection, id)
+
+
+async def set_schedule_enabled(database: Executor, id: UUID, enabled: bool) -> Schedule:
+  """Switch a schedule on from now, or off with what it has planned for later.
+
+  Raises:
+    NotFound: there is no such schedule.
+  """
+  async with _locked(database, id) as (connection, job):
+    if (await get_schedule(connection, id)).enabled != enabled:
+      await connection.fetch(_sql.switch_schedules, id=id, job_id=None, enabled=enabled)
+      await replan_schedules(connection, job["namespace_id"], [id])
+    return await get_schedule(connection, id)
+
+
+async def delete_schedule(database: Executor, id: UUID) -> None:
+  """Remove a schedule and what it has planned for later; claimed tasks go on.
+
+  Raises:
+    NotFound: there is no such schedule.
+  """
+  async with _locked(database, id) as (connection, job):
+    now = await connection.fetchval(_sql.read_clock)
+    await connection.fetch(
+      _sql.delete_future_tasks, namespace_id=job["namespace_id"], ids=[id], now=now
+    )
+    await connection.fetch(_sql.delete_schedule, id=id)
+
+
+async def replan_job(connection: Connection, namespace_id: str, job_id: UUID) -> None:
+  """Plan every schedule of a job anew, after its status has changed."""
+  records = await connection.fetch(_sql.lock_schedules, id=None, job_id=job_id)
+  ids = [record["id"] for record in records]
+  await replan_schedules(connection, namespace_id, ids)
+
+
+async def switch_schedules_off(connection: Connection, job_id: UUID) -> None:
+  """Disable every schedule of a job that is being deleted."""
+  await connection.fetch(_sql.lock_schedules, id=None, job_id=job_id)
+  await connection.fetch(_sql.switch_schedules, id=None, job_id=job_id, enabled=False)
+
+
+@asynccontextmanager
+async def _locked(
+  database: Executor, id: UUID
+) -> AsyncIterator[tuple[Connection, Record]]:
+  """Open a transaction that holds a schedule, and its job before it.
+
+  The job comes first everywhere, so that no two editors wait for each other.
+  """
+  job_id = await database.fetchval(_sql.find_job, id=id)
+  async with database.transaction() as connection:
+    job = await connection.fetchrow(_sql.share_job, id=job_id)
+    held = await connection.fetchrow(_sql.lock_schedules, id=id, job_id=None)
+    found(held, "schedule", id)
+    yield connection, found(job, "job", job_id)
+
+
+async def _share_job(connection: Connection, id: JobId) -> Record:
+  """Hold the job that a new schedule is for."""
+  job = found(await connection.fetchrow(_sql.share_job, id=id), "job", id)
+  if job["status"] == JobStatus.DELETED:
+    raise Conflict(f"the job {job['name']!r} is deleted")
+  return job
+
+
+def _complete(before: Schedule, update: ScheduleForUpdate) -> ScheduleForUpdate:
+  """Refuse a time of another kind, and let one of two times replace the other."""
+  given = [name for name in _TIMES if getattr(update, name) is not UNSET]
+  allowed = _TIMES[:1] if before.kind == "cron" else _TIMES[1:]
+  issues = [
+    (f"$.{name}", f"does not belong to a schedule of kind {before.kind}")
+    for name in given
+    if name not in allowed
+  ]
+  if not issues and len(given) > 1:
+    issues = [(f"$.{given[0]}", f"expected only one of {', '.join(given)}")]
+  if issues:
+    raise ProtocolError(issues)
+  if not given or before.kind == "cron":
+    return update
+  other: Any = {name: None for name in allowed if name not in given}
+  return attrs.evolve(update, **cast(dict[str, Any], other))
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+  """Read the fields that are to be set out of the pairs ``changes`` made."""
+  return {name: values[name] for name in values if values.get(f"set_{name}")}
+
+
+def _taken(name: str, job_name: str) -> Conflict:
+  """Say that a schedule's name is taken."""
+  return Conflict(f"a schedule named {name!r} already exists for job {job_name!r}")

@@ -1,0 +1,129 @@
+-- name: share_job
+-- The job of a schedule, kept as it is until the end of the transaction.
+SELECT id, namespace_id, name, status FROM sched_job WHERE id = $id FOR SHARE
+
+-- name: find_job
+-- Whose schedule it is.
+SELECT job_id FROM sched_schedule WHERE id = $id
+
+-- name: read_clock
+-- The database's time now, after whatever was waited for.
+SELECT clock_timestamp()
+
+-- name: insert_schedule
+-- Make a schedule; nothing comes back when its job has one of that name.
+INSERT INTO sched_schedule (
+  id, namespace_id, job_id, name, kind, enabled, timezone, cron_expression, run_at,
+  interval_seconds, parameters, start_at, end_at, max_runs, jitter_seconds, dst,
+  cursor_at, next_plan_at, created_at, updated_at
+)
+VALUES (
+  $id, $namespace_id, $job_id, $name, $kind, $enabled, $timezone, $cron_expression,
+  $run_at, $interval_seconds, $parameters, $start_at, $end_at, $max_runs,
+  $jitter_seconds, $dst, $cursor_at, $next_plan_at, $created_at, $created_at
+)
+ON CONFLICT (job_id, name) DO NOTHING
+RETURNING id
+
+-- name: select_schedules
+-- Some schedules, with what their next run depends on.
+SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.enabled, s.timezone,
+  s.cron_expression, s.run_at, s.interval_seconds, s.parameters, s.start_at, s.end_at,
+  s.max_runs, s.jitter_seconds, s.dst, s.run_count, s.last_run_at, s.created_at,
+  s.updated_at, now() AS read_at, j.status = 'enabled' AS job_enabled,
+  (SELECT min(t.planned_at) FROM sched_task AS t
+    WHERE t.completed_at = 'infinity' AND t.namespace_id = s.namespace_id
+      AND t.schedule_id = s.id AND t.planned_at > now()) AS planned_run_at
+FROM sched_schedule AS s
+JOIN sched_job AS j ON j.id = s.job_id
+WHERE s.id = ANY($ids::uuid[])
+ORDER BY s.id
+
+-- name: list_schedules
+-- A page of schedules, newest first, with what their next run depends on.
+SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.enabled, s.timezone,
+  s.cron_expression, s.run_at, s.interval_seconds, s.parameters, s.start_at, s.end_at,
+  s.max_runs, s.jitter_seconds, s.dst, s.run_count, s.last_run_at, s.created_at,
+  s.updated_at, now() AS read_at, j.status = 'enabled' AS job_enabled,
+  (SELECT min(t.planned_at) FROM sched_task AS t
+    WHERE t.completed_at = 'infinity' AND t.namespace_id = s.namespace_id
+      AND t.schedule_id = s.id AND t.planned_at > now()) AS planned_run_at
+FROM sched_schedule AS s
+JOIN sched_job AS j ON j.id = s.job_id
+WHERE ($namespace_id::text IS NULL OR s.namespace_id = $namespace_id)
+  AND ($job_id::uuid IS NULL OR s.job_id = $job_id)
+  AND ($kind::schedule_kind IS NULL OR s.kind = $kind)
+  AND ($enabled::boolean IS NULL OR s.enabled = $enabled)
+  AND ($cursor::uuid IS NULL OR s.id < $cursor)
+ORDER BY s.id DESC
+LIMIT $limit
+
+-- name: lock_schedules
+-- Keep planners and editors away from schedules until the end of the transaction.
+SELECT id FROM sched_schedule
+WHERE id = $id OR job_id = $job_id
+ORDER BY id
+FOR UPDATE
+
+-- name: update_schedule
+-- Change what is given.
+UPDATE sched_schedule
+SET name = CASE WHEN $set_name THEN $name ELSE name END,
+  timezone = CASE WHEN $set_timezone THEN $timezone ELSE timezone END,
+  cron_expression =
+    CASE WHEN $set_cron_expression THEN $cron_expression ELSE cron_expression END,
+  run_at = CASE WHEN $set_run_at THEN $run_at ELSE run_at END,
+  interval_seconds =
+    CASE WHEN $set_interval_seconds THEN $interval_seconds ELSE interval_seconds END,
+  parameters = CASE WHEN $set_parameters THEN $parameters ELSE parameters END,
+  start_at = CASE WHEN $set_start_at THEN $start_at ELSE start_at END,
+  end_at = CASE WHEN $set_end_at THEN $end_at ELSE end_at END,
+  max_runs = CASE WHEN $set_max_runs THEN $max_runs ELSE max_runs END,
+  jitter_seconds =
+    CASE WHEN $set_jitter_seconds THEN $jitter_seconds ELSE jitter_seconds END,
+  dst = CASE WHEN $set_dst THEN $dst ELSE dst END,
+  updated_at = now()
+WHERE id = $id
+
+-- name: switch_schedules
+-- Enable or disable one schedule, or every schedule of a job.
+UPDATE sched_schedule
+SET enabled = $enabled, updated_at = now()
+WHERE id = $id OR job_id = $job_id
+
+-- name: delete_schedule
+-- Remove a schedule; what it has planned and agents have taken goes on.
+DELETE FROM sched_schedule WHERE id = $id
+
+-- name: delete_future_tasks
+-- Take back what is planned for later and nobody has taken.
+WITH gone AS (
+  DELETE FROM sched_task
+  WHERE completed_at = 'infinity' AND namespace_id = $namespace_id
+    AND schedule_id = ANY($ids::uuid[]) AND status IN ('pending', 'paused')
+    AND attempts = 0 AND planned_at > $now
+  RETURNING schedule_id
+)
+SELECT schedule_id, count(*) AS count FROM gone GROUP BY schedule_id
+
+-- name: list_taken
+-- The last planned time of each schedule whose task is there to stay.
+SELECT schedule_id, max(planned_at) AS planned_at
+FROM sched_task
+WHERE completed_at = 'infinity' AND namespace_id = $namespace_id
+  AND schedule_id = ANY($ids::uuid[])
+GROUP BY schedule_id
+
+-- name: move_cursors
+-- Begin to plan anew, from these times; plans made from older readings are refused.
+UPDATE sched_schedule AS s
+SET cursor_at = m.cursor_at, next_plan_at = m.next_plan_at, revision = s.revision + 1,
+  run_count = GREATEST(s.run_count - m.gone, 0), updated_at = now()
+FROM unnest(
+  $ids::uuid[], $cursors::timestamptz[], $next::timestamptz[], $gone::bigint[]
+) AS m (id, cursor_at, next_plan_at, gone)
+WHERE s.id = m.id
+
+-- name: notify_schedules
+-- Hint that schedules may be due earlier than thought.
+SELECT pg_notify('hetuflow', 'schedules')

@@ -1,0 +1,55 @@
+-- name: insert_server
+-- Enter a server that has just started; nothing comes back when its id is taken.
+INSERT INTO sched_server (id, name, url, version)
+VALUES ($id, $name, $url, $version)
+ON CONFLICT (id) DO NOTHING
+RETURNING id
+
+-- name: select_server
+-- One server.
+SELECT id, name, url, version, started_at, heartbeat_at, created_at, updated_at,
+  stopped_at IS NULL AND heartbeat_at > now() - make_interval(secs => $ttl) AS alive
+FROM sched_server
+WHERE id = $id
+
+-- name: list_servers
+-- A page of servers, the last started first.
+SELECT s.id, s.name, s.url, s.version, s.started_at, s.heartbeat_at, s.created_at,
+  s.updated_at, l.alive
+FROM sched_server AS s
+CROSS JOIN LATERAL (
+  SELECT s.stopped_at IS NULL AND s.heartbeat_at > now() - make_interval(secs => $ttl)
+    AS alive
+) AS l
+WHERE ($alive::boolean IS NULL OR l.alive = $alive)
+  AND ($cursor::uuid IS NULL OR s.id < $cursor)
+ORDER BY s.id DESC
+LIMIT $limit
+
+-- name: update_server
+-- Change what is given.
+UPDATE sched_server
+SET name = CASE WHEN $set_name THEN $name ELSE name END, updated_at = now()
+WHERE id = $id
+
+-- name: touch_server
+-- A sign of life; nothing comes back when the server was taken for gone and removed.
+UPDATE sched_server
+SET heartbeat_at = now(), stopped_at = NULL, updated_at = now()
+WHERE id = $id
+RETURNING heartbeat_at
+
+-- name: stop_server
+-- A server says that it stops.
+UPDATE sched_server SET stopped_at = now(), updated_at = now() WHERE id = $id
+
+-- name: delete_server
+-- Forget a server that is gone.
+DELETE FROM sched_server
+WHERE id = $id
+  AND (stopped_at IS NOT NULL OR heartbeat_at <= now() - make_interval(secs => $ttl))
+RETURNING id
+
+-- name: ping
+-- Prove that the database answers, and tell its time and version.
+SELECT clock_timestamp() AS now, current_setting('server_version') AS version

@@ -1,0 +1,106 @@
+"""Short ways to what tests need in the database."""
+
+from datetime import datetime
+from typing import Any
+
+from hetuflow.protocol.model import (
+  Job,
+  JobForCreate,
+  NamespaceForCreate,
+  Schedule,
+  ScheduleForCreate,
+  TaskConfig,
+)
+from hetuflow.protocol.states import ScheduleKind
+from hetuflow.storage.connect import Database, Record
+from hetuflow.storage.jobs import create_job
+from hetuflow.storage.namespaces import create_namespace
+from hetuflow.storage.schedules import create_schedule
+from hetuflow.storage.sql import Query, parse_queries
+
+
+async def make_namespace(database: Database, id: str = "default") -> None:
+  """Make a namespace."""
+  await create_namespace(database, NamespaceForCreate(id=id))
+
+
+async def make_job(database: Database, name: str = "backup", **more: Any) -> Job:
+  """Make a job that does nothing."""
+  wish = {"config": TaskConfig(cmd="/bin/true")} | more
+  return await create_job(database, JobForCreate(name=name, **wish))
+
+
+async def make_schedule(database: Database, job: Job, **more: Any) -> Schedule:
+  """Make a schedule that fires each minute."""
+  wish: dict[str, Any] = {"kind": ScheduleKind.CRON, "cron_expression": "* * * * *"}
+  return await create_schedule(
+    database, ScheduleForCreate(**(wish | {"job_id": job.id} | more))
+  )
+
+
+def query(text: str) -> Query:
+  """Make a query out of SQL with named parameters."""
+  return parse_queries(f"-- name: test\n{text}")["test"]
+
+
+INSERT_TASK = query("""
+  INSERT INTO sched_task (
+    id, namespace_id, job_id, job_version, schedule_id, occurrence, status, route_id,
+    planned_at, scheduled_at, due_at, rank_at, attempts, claim_token
+  )
+  SELECT gen_random_uuid(), s.namespace_id, s.job_id, 1, s.id, $planned_at::text,
+    $status::task_status, j.route_id, $at, $at, $at, $at, $attempts,
+    CASE WHEN $status IN ('dispatched', 'running') THEN gen_random_uuid() END
+  FROM sched_schedule AS s JOIN sched_job AS j ON j.id = s.job_id
+  WHERE s.id = $schedule_id
+  RETURNING id
+""")
+LIST_TASKS = query("""
+  SELECT planned_at, status FROM sched_task
+  WHERE schedule_id = $schedule_id ORDER BY planned_at
+""")
+
+
+async def plan_task(
+  database: Database,
+  schedule: Schedule,
+  at: datetime,
+  *,
+  status: str = "pending",
+  attempts: int = 0,
+) -> None:
+  """Put a planned task of a schedule into the database, as if it had been planned."""
+  await database.fetch(
+    INSERT_TASK,
+    schedule_id=schedule.id,
+    planned_at=at.isoformat(),
+    at=at,
+    status=status,
+    attempts=attempts,
+  )
+
+
+async def planned_times(database: Database, schedule: Schedule) -> list[datetime]:
+  """Read for when a schedule has tasks."""
+  rows = await database.fetch(LIST_TASKS, schedule_id=schedule.id)
+  return [row["planned_at"] for row in rows]
+
+
+READ_CURSOR = query("""
+  SELECT cursor_at, next_plan_at, revision, run_count, enabled
+  FROM sched_schedule WHERE id = $id
+""")
+READ_CLOCK = query("SELECT clock_timestamp()")
+
+
+async def read_cursor(database: Database, schedule: Schedule) -> Record:
+  """Read how far a schedule is planned."""
+  row = await database.fetchrow(READ_CURSOR, id=schedule.id)
+  assert row is not None
+  return row
+
+
+async def read_clock(database: Database) -> datetime:
+  """Read the database's clock."""
+  now: datetime = await database.fetchval(READ_CLOCK)
+  return now
