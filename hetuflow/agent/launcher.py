@@ -72,6 +72,9 @@ async def start_process(
       memory_floor_bytes=floor,
       wall=wall,
     )
+  except OSError as error:
+    streams.close_ours()
+    raise LaunchError(f"cannot start {spec.argv[0]!r}: {_words(error)}") from error
   except BaseException:
     streams.close_ours()
     raise

@@ -11,6 +11,7 @@ fails, the whole tree is killed before it raises.
 import math
 import os
 import select
+from contextlib import closing
 
 import trio
 from attrs import evolve, field, frozen
@@ -89,15 +90,16 @@ async def collect(
       at the end.
     grace: seconds that leftovers have between SIGTERM and SIGKILL.
   """
-  reader = _Reader(running, _Output(running, send, limit))
   try:
-    return await reader.run(grace)
+    with closing(_Reader(running, _Output(running, send, limit))) as reader:
+      return await reader.run(grace)
   except BaseException:
+    # Frees what ending a tree takes, should it be descriptors that we ran out of.
+    running.close_streams()
     with trio.move_on_after(CLEANUP_SECONDS, shield=True):
       await terminate_tree(running, grace=0)
     raise
   finally:
-    reader.close()
     running.close()
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import resource
 import signal
 import sys
 import time
@@ -228,6 +229,60 @@ async def test_failures_leave_no_descriptor_and_no_child(tmp_path):
   await failure(make_spec("true", user="no-such-user"))
   assert open_descriptors() == before
   assert registry.known == known
+
+
+@pytest.fixture
+def few_descriptors():
+  """Allow only so many more descriptors; None is as many as ever."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  filler = [os.open(os.devnull, os.O_RDONLY)]
+  while filler[-1] < 100:  # no gaps below, so that the highest number counts
+    filler.append(os.dup(filler[0]))
+
+  def allow(more):
+    limit = soft if more is None else filler[-1] + 1 + more
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+  yield allow
+  allow(None)
+  for fd in filler:
+    os.close(fd)
+
+
+async def attempt(spec) -> str:
+  """Run to the end if there are descriptors enough; return what was said or `ended`."""
+  with trio.fail_after(20):
+    try:
+      running = await start_process(spec)
+    except LaunchError as error:
+      return str(error)
+    try:
+      await collect(running)
+    except OSError as error:
+      return f"{error.strerror}, reaped: {running.exit is not None}"
+  return "ended"
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(max_processes=9999)])
+async def test_running_out_of_descriptors_is_a_clear_failure(few_descriptors, limits):
+  spec = make_spec("true", limits=limits)
+  await outcome(spec)
+  before, known = open_descriptors(), set(registry.known)
+  said = []
+  for more in range(20):
+    few_descriptors(more)
+    try:
+      said.append(await attempt(spec))
+    finally:
+      few_descriptors(None)
+    assert open_descriptors() == before
+    assert registry.known == known
+  first = said.index("ended")
+  assert first > 4
+  assert set(said[first:]) == {"ended"}
+  for words in said[:first]:
+    assert "no room" in words or words == "Too many open files, reaped: True"
+  assert not registry.strangers()
 
 
 async def test_finished_processes_leave_no_descriptor():

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import trio
@@ -105,20 +105,18 @@ class Helper:
 
   def _open(self) -> None:
     """Start the helper program."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    try:
+    with ExitStack() as ours, ExitStack() as theirs:
+      near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+      ours.callback(near.close)
+      theirs.callback(far.close)
+      null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+      theirs.callback(os.close, null)
       argv = (sys.executable, "-I", "-S", PROGRAM)
-      streams = (theirs.fileno(), null, null)
+      streams = (far.fileno(), null, null)
       self._pid = spawn(sys.executable, argv, {}, cwd="/", streams=streams)
       registry.known.add(self._pid)
-      self._socket = trio.socket.from_stdlib_socket(ours)
-    except BaseException:
-      ours.close()
-      raise
-    finally:
-      theirs.close()
-      os.close(null)
+      self._socket = trio.socket.from_stdlib_socket(near)
+      ours.pop_all()
 
   async def aclose(self) -> None:
     """End the helper; what it has started goes on."""
@@ -196,7 +194,13 @@ async def _read(fd: int) -> bytes:
 
 async def _reap(pid: int, *, patience: float) -> None:
   """Wait for a child of ours to end, at most `patience` seconds, then kill it."""
-  pidfd = os.pidfd_open(pid)
+  try:
+    pidfd = os.pidfd_open(pid)
+  except OSError:  # no descriptor left to wait with, and it is of no use any more
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)  # noqa: ASYNC222 - SIGKILL does not take long
+    registry.known.discard(pid)
+    return
   try:
     with trio.CancelScope(shield=True):
       with trio.move_on_after(patience):

@@ -143,11 +143,17 @@ class Running:
 
   def close(self) -> None:
     """Close its descriptors; the process itself is not touched."""
-    for fd in (self.stdout, self.stderr, self.pidfd):
-      if fd is not None and fd >= 0:
+    self.close_streams()
+    if self.pidfd >= 0:
+      os.close(self.pidfd)
+      self.pidfd = -1
+
+  def close_streams(self) -> None:
+    """Close our ends of its output; it gets SIGPIPE if it goes on writing."""
+    for fd in (self.stdout, self.stderr):
+      if fd is not None:
         os.close(fd)
     self.stdout = self.stderr = None
-    self.pidfd = -1
 
   def _account(self, status: int, usage: struct_rusage) -> Exit:
     """Make the account from what wait4 says."""
