@@ -28,7 +28,7 @@ _SECOND = 1_000_000  # in microseconds
 _LAST = (datetime(LAST_YEAR, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _SHORTEST_INTERVAL_SECONDS = 1.0
 _LONGEST_INTERVAL_SECONDS = 100 * 366 * 86_400.0
-_LONGEST_JITTER_SECONDS = 7 * 86_400.0
+_LONGEST_JITTER_SECONDS = 86_400.0
 
 
 def _micros(moment: datetime) -> int:
@@ -55,7 +55,7 @@ class Timing:
     start_at, end_at: nothing fires before the first or after the second; a fire
       exactly on either is kept.
     created_at: when the schedule was made.
-    jitter_seconds: the upper bound of ``jitter``, at most 7 days.
+    jitter_seconds: the upper bound of ``jitter``, at most a day.
     dst: what a job at a fixed time does on days of change.
     hash_key: what ``H`` is computed from, such as the schedule's id.
 
