@@ -15,6 +15,9 @@ __all__ = ["Gap", "Plan", "PlannedTask", "list_due_schedules", "plan_tasks"]
 
 _sql = load_queries("planning")
 
+LEAD_MARGIN = 10.0
+"""Seconds that tasks are planned before they are handed out."""
+
 
 @attrs.frozen(kw_only=True)
 class PlannedTask:
@@ -51,8 +54,21 @@ class Plan:
 async def list_due_schedules(
   executor: Database | Connection, *, horizon: float, limit: int
 ) -> list[Record]:
-  """Read schedules that have planned times within ``horizon`` seconds."""
-  return await executor.fetch(_sql.list_due_schedules, horizon=horizon, limit=limit)
+  """Read schedules that have planned times to turn into tasks.
+
+  Args:
+    executor: where to read.
+    horizon: how many seconds ahead tasks are planned at least; a namespace whose lead
+      is longer looks further.
+    limit: how many schedules at most.
+
+  Returns:
+    The columns of a schedule with revision, cursor_at, read_at (the database's time) and
+    until_at (up to when to plan).
+  """
+  return await executor.fetch(
+    _sql.list_due_schedules, horizon=horizon, margin=LEAD_MARGIN, limit=limit
+  )
 
 
 async def plan_tasks(

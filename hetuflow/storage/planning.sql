@@ -1,11 +1,19 @@
 -- name: list_due_schedules
--- Schedules with planned times up to the horizon, the longest waiting first.
-SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.timezone, s.cron_expression,
-  s.run_at, s.interval_seconds, s.start_at, s.end_at, s.max_runs, s.jitter_seconds,
-  s.dst, s.revision, s.cursor_at, s.run_count, s.created_at, now() AS read_at
+-- Schedules with planned times up to the horizon, the longest waiting first. A namespace
+-- with a long lead looks as far ahead as it hands out.
+SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.enabled, s.timezone,
+  s.cron_expression, s.run_at, s.interval_seconds, s.parameters, s.start_at, s.end_at,
+  s.max_runs, s.jitter_seconds, s.dst, s.run_count, s.last_run_at, s.created_at,
+  s.updated_at, s.revision, s.cursor_at, now() AS read_at,
+  now() + make_interval(secs => GREATEST($horizon, n.lead + $margin)) AS until_at
 FROM sched_schedule AS s
 JOIN sched_job AS j ON j.id = s.job_id AND j.status = 'enabled'
-WHERE s.enabled AND s.next_plan_at <= now() + make_interval(secs => $horizon)
+JOIN sched_namespace AS n ON n.id = s.namespace_id
+WHERE s.enabled
+  AND s.next_plan_at <= now() + make_interval(secs => GREATEST(
+    $horizon, (SELECT max(lead) FROM sched_namespace) + $margin))
+  AND s.next_plan_at <= now() + make_interval(secs => GREATEST(
+    $horizon, n.lead + $margin))
 ORDER BY s.next_plan_at
 LIMIT $limit
 

@@ -1,0 +1,45 @@
+"""The database's time, as this server knows it between two looks at it."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+__all__ = ["DatabaseClock"]
+
+
+class DatabaseClock:
+  """An offset between this process's monotonic clock and the database's wall clock.
+
+  The database's answer is taken to stand for the middle of the time the question took,
+  so the error is at most half of that; quick exchanges replace slow ones, and old ones
+  are replaced by any.
+  """
+
+  MAX_AGE = 10.0
+  """Seconds after which a quick exchange no longer beats a fresh one."""
+
+  def __init__(self) -> None:
+    self._anchor: datetime = datetime.now(UTC)
+    self._at = time.monotonic()
+    self._error = float("inf")
+
+  def learn(self, read: datetime, asked_at: float, answered_at: float) -> None:
+    """Take a reading of the database's clock.
+
+    Args:
+      read: what the database said.
+      asked_at: when it was asked, by ``time.monotonic()``.
+      answered_at: when the answer was there.
+    """
+    error = (answered_at - asked_at) / 2
+    if error <= self._error or answered_at - self._at > self.MAX_AGE:
+      self._anchor, self._at, self._error = read, (asked_at + answered_at) / 2, error
+
+  def now(self, at: float | None = None) -> datetime:
+    """Return the database's time, now or at a moment of ``time.monotonic()``."""
+    moment = time.monotonic() if at is None else at
+    return self._anchor + timedelta(seconds=moment - self._at)
+
+  @property
+  def error(self) -> float:
+    """How far the clock may be off, in seconds."""
+    return self._error

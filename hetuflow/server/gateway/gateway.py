@@ -1,0 +1,182 @@
+"""HTTP and ``/ws`` on one port, served by Hypercorn.
+
+Run by: one child of each server. Owns the listening socket's connections. On a drain the
+sessions are closed first, with 1001, so that agents go elsewhere at once (Hypercorn's own
+shutdown would close with 1006); then requests under way may finish.
+"""
+
+import socket as sockets
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve
+from quart import Response, websocket
+from quart_trio import QuartTrio
+
+from hetuflow.errors import Unavailable
+from hetuflow.protocol import wire
+from hetuflow.protocol.messages import AgentCommand, MessageKind
+from hetuflow.protocol.model import AgentId, NamespaceId
+from hetuflow.server.gateway.connection import Doorkeeper, serve_connection
+from hetuflow.server.sessions import Sessions
+from hetuflow.storage.access import authenticate_token
+
+__all__ = ["SUBPROTOCOL", "Gateway", "open_listener"]
+
+SUBPROTOCOL = "hetuflow.v1"
+BACKLOG = 1024
+GRACEFUL_TIMEOUT = 3.0
+"""Seconds requests under way have to finish at the end."""
+CLOSE_PATIENCE = 5.0
+"""Seconds agents have to see their sessions closed."""
+PING_INTERVAL = 20.0
+
+_log = structlog.get_logger()
+
+
+def open_listener(host: str, port: int) -> sockets.socket:
+  """Bind the port, so that the address is known before anything is started.
+
+  Args:
+    host: name or address.
+    port: 0 takes any free one.
+
+  Raises:
+    OSError: the address cannot be had.
+  """
+  family = sockets.AF_INET6 if ":" in host else sockets.AF_INET
+  listener = sockets.socket(family, sockets.SOCK_STREAM)
+  try:
+    listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(BACKLOG)
+  except BaseException:
+    listener.close()
+    raise
+  return listener
+
+
+class Gateway:
+  """The HTTP server with the agents' door in it.
+
+  Args:
+    listener: the bound socket.
+    door: what the connections share.
+    make_app: makes the application; called with this gateway at each start.
+  """
+
+  def __init__(
+    self,
+    listener: sockets.socket,
+    door: Doorkeeper,
+    make_app: Callable[["Gateway"], QuartTrio],
+  ) -> None:
+    self._listener = listener
+    self._door = door
+    self._make_app = make_app
+    self.sessions: Sessions = door.sessions
+    self.refused = 0
+
+  async def run(
+    self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+  ) -> None:
+    """Serve until cancelled."""
+    app = self._make_app(self)
+    async with trio.open_nursery() as nursery:
+      await nursery.start(serve, app, self._config())
+      task_status.started()
+
+  async def drain(self) -> None:
+    """Send every agent elsewhere and wait until they are gone."""
+    self.sessions.close_all(1001, "the server is going away")
+    with trio.move_on_after(CLOSE_PATIENCE):
+      await self.sessions.wait_empty()
+
+  def _config(self) -> Config:
+    """Make Hypercorn's configuration."""
+    config = Config()
+    # A duplicate, for Hypercorn closes what it is given and may be started again.
+    config.bind = [f"fd://{self._listener.dup().detach()}"]
+    config.graceful_timeout = GRACEFUL_TIMEOUT
+    config.shutdown_timeout = GRACEFUL_TIMEOUT
+    config.keep_alive_timeout = 75
+    config.websocket_max_message_size = self._door.max_message_size
+    config.websocket_ping_interval = PING_INTERVAL
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = None
+    return config
+
+  async def serve_websocket(self) -> Any:
+    """Serve the WebSocket of the current request, or answer why not."""
+    token = _token()
+    try:
+      database = self._door.database
+      grant = await authenticate_token(database, token) if token else None
+    except Unavailable:
+      return _problem(503, "the database is not available")
+    if grant is None:
+      self.refused += 1
+      _log.warning("agent_unauthorized", given=token is not None)
+      return _problem(401, "the agent token is missing or wrong")
+    if SUBPROTOCOL not in websocket.requested_subprotocols:
+      return _problem(400, f"expected the subprotocol {SUBPROTOCOL}")
+    await websocket.accept(subprotocol=SUBPROTOCOL)
+    current = websocket._get_current_object()  # type: ignore[attr-defined]  # the proxy's target outlives no other way
+    namespaces = [NamespaceId(name) for name in grant.namespace_ids]
+    await serve_connection(self._door, current, namespaces)
+    return None
+
+  def connections(self) -> list[dict[str, object]]:
+    """Describe the connected agents."""
+    return [session.describe() for session in self.sessions]
+
+  def statistics(self) -> dict[str, object]:
+    """Count what has happened at the door."""
+    return {
+      "connections": len(self.sessions),
+      "opened": self.sessions.opened,
+      "refused": self.refused,
+      "run": sum(session.run for session in self.sessions),
+      "hold": sum(session.hold for session in self.sessions),
+      "unacknowledged": sum(len(s.unacknowledged) for s in self.sessions),
+    }
+
+  def disconnect(self, agent_id: AgentId, reason: str) -> bool:
+    """Close an agent's session (4002); tell whether it was connected here."""
+    session = self.sessions.get(agent_id)
+    if session is None:
+      return False
+    session.close(4002, reason)
+    return True
+
+  def command(self, agent_id: AgentId, command: AgentCommand) -> bool:
+    """Send one agent a command; tell whether it is connected here."""
+    session = self.sessions.get(agent_id)
+    if session is None:
+      return False
+    session.send(MessageKind.AGENT_COMMAND, command)
+    return True
+
+  def broadcast(self, command: AgentCommand) -> int:
+    """Send every connected agent a command; return to how many."""
+    return self.sessions.broadcast(MessageKind.AGENT_COMMAND, command)
+
+
+def _token() -> str | None:
+  """Find the agent's token in the header, or in the query for simple tools."""
+  scheme, _, token = websocket.headers.get("Authorization", "").partition(" ")
+  if scheme.lower() == "bearer" and token:
+    return token.strip()
+  return websocket.args.get("token")
+
+
+def _problem(status: int, detail: str) -> Response:
+  """Answer before the upgrade."""
+  body = {"type": "about:blank", "title": detail, "status": status, "detail": detail}
+  return Response(
+    wire.encode(body), status=status, content_type="application/problem+json"
+  )

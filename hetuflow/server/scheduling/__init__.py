@@ -1,0 +1,1 @@
+"""From schedules to claims: what a server does by itself."""

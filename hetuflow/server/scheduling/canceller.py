@@ -1,0 +1,73 @@
+"""Requested cancels are told to the agents that have the tasks.
+
+Run by: one child of each server, for the agents connected to it. Owns the memory of what
+was told when. The request stands in the task's row: a server that dies, or an agent that
+was not connected, changes nothing, for it is told again until the row has ended.
+"""
+
+import trio
+
+from hetuflow.errors import Unavailable
+from hetuflow.nursery import Outage, Wakeup
+from hetuflow.protocol.messages import AgentCommand, AgentCommandKind, MessageKind
+from hetuflow.protocol.model import InstanceId
+from hetuflow.server.sessions import Sessions
+from hetuflow.storage.agents import list_cancels
+from hetuflow.storage.connect import Database
+
+__all__ = ["Canceller"]
+
+INTERVAL = 1.0
+REPEAT_AFTER = 5.0
+"""Seconds after which an agent is told again."""
+
+
+class Canceller:
+  """The loop that passes cancels on.
+
+  Args:
+    database: where the requests are.
+    sessions: the connected agents.
+    wakeup: set when somebody asked for a cancel.
+  """
+
+  def __init__(self, database: Database, sessions: Sessions, wakeup: Wakeup) -> None:
+    self._database = database
+    self._sessions = sessions
+    self._wakeup = wakeup
+    self._told: dict[InstanceId, float] = {}
+    self._outage = Outage(Unavailable, event="canceller_waits_for_database")
+
+  async def run(
+    self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+  ) -> None:
+    """Pass cancels on for ever."""
+    task_status.started()
+    while True:
+      await self._wakeup.wait(INTERVAL)
+      if len(self._sessions):
+        await self._outage.retry(self.cancel_once)
+
+  async def cancel_once(self) -> int:
+    """Tell every agent what to cancel that it was not just told; return how much."""
+    now = trio.current_time()
+    cancels = await list_cancels(self._database, self._sessions.agent_ids())
+    told: dict[InstanceId, float] = {}
+    for agent_id, instances in cancels.items():
+      fresh = [
+        instance
+        for instance in instances
+        if now - self._told.get(instance, -REPEAT_AFTER) >= REPEAT_AFTER
+      ]
+      told |= {instance: self._told.get(instance, now) for instance in instances}
+      session = self._sessions.get(agent_id)
+      if fresh and session is not None:
+        told |= dict.fromkeys(fresh, now)
+        command = AgentCommand(
+          command=AgentCommandKind.CANCEL,
+          instance_ids=fresh,
+          reason="cancelled by request",
+        )
+        session.send(MessageKind.AGENT_COMMAND, command)
+    self._told = told
+    return sum(len(instances) for instances in cancels.values())

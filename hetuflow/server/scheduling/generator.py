@@ -1,0 +1,190 @@
+"""Due schedules become tasks, up to the horizon ahead.
+
+Run by: one child of each server. Owns a cache of parsed definitions. Every pass reads
+schedules whose next planned time is near, computes their times, and carries the plan out
+in one statement that moves each cursor by compare-and-set: of two servers that plan the
+same schedule one finds nothing to move. A server that dies between reading and writing
+has changed nothing. While the database is away the loop waits; what became due meanwhile
+is caught up by the misfire rule.
+
+Misfire (``run_once``): of the planned times that are later than the grace, the last one
+runs and the others are booked as merged, as one gap of the ledger.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+import trio
+
+from hetuflow.errors import ScheduleError, Unavailable
+from hetuflow.nursery import Outage, Wakeup
+from hetuflow.protocol.model import Schedule
+from hetuflow.protocol.states import LedgerOutcome
+from hetuflow.schedule import Timing, fire_times, jitter, next_fire
+from hetuflow.storage.connect import Database, Record
+from hetuflow.storage.planning import (
+  Gap,
+  Plan,
+  PlannedTask,
+  list_due_schedules,
+  plan_tasks,
+)
+from hetuflow.storage.rows import from_row
+from hetuflow.storage.timing import timing_of
+
+__all__ = ["Generator", "plan_schedule"]
+
+SCHEDULES_PER_PASS = 500
+TIMES_PER_SCHEDULE = 1_000
+"""Planned times of one schedule in one statement; a longer backlog takes more passes."""
+MISFIRE_GRACE = timedelta(seconds=60)
+CACHED_TIMINGS = 20_000
+
+_log = structlog.get_logger()
+
+
+class Generator:
+  """The loop that plans.
+
+  Args:
+    database: where schedules and tasks are.
+    horizon: seconds ahead that tasks are planned.
+    interval: seconds between passes when nothing wakes it.
+    wakeup: set when schedules have changed.
+  """
+
+  def __init__(
+    self,
+    database: Database,
+    *,
+    horizon: float,
+    interval: float,
+    wakeup: Wakeup,
+  ) -> None:
+    self._database = database
+    self._horizon = horizon
+    self._interval = interval
+    self._wakeup = wakeup
+    self._timings: OrderedDict[tuple[UUID, int], Timing] = OrderedDict()
+    self._outage = Outage(Unavailable, event="generator_waits_for_database")
+    self.planned = 0
+
+  async def run(
+    self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+  ) -> None:
+    """Plan for ever, woken by changes of schedules and by time."""
+    task_status.started()
+    while True:
+      more = await self._outage.retry(self.plan_once)
+      if not more:
+        await self._wakeup.wait(self._interval)
+
+  async def plan_once(self) -> bool:
+    """Plan what is due in one pass; tell whether there is more at once."""
+    rows = await list_due_schedules(
+      self._database, horizon=self._horizon, limit=SCHEDULES_PER_PASS
+    )
+    if not rows:
+      return False
+    plans = [self._plan(row) for row in rows]
+    made = await plan_tasks(self._database, plans)
+    self.planned += sum(made.values())
+    if made:
+      _log.debug("tasks_planned", tasks=sum(made.values()), schedules=len(rows))
+    return len(rows) == SCHEDULES_PER_PASS or any(
+      plan.cursor_at < row["until_at"]
+      for plan, row in zip(plans, rows, strict=True)
+      if plan.next_plan_at is not None
+    )
+
+  def _plan(self, row: Record) -> Plan:
+    """Plan one schedule; one that can no longer be understood plans nothing more."""
+    try:
+      timing = self._timing(row)
+    except ScheduleError as error:
+      _log.error("schedule_unusable", schedule=str(row["id"]), error=str(error))
+      return _nothing(row)
+    return plan_schedule(row, timing)
+
+  def _timing(self, row: Record) -> Timing:
+    """Return the parsed definition of a schedule as it stands in this revision."""
+    key = (row["id"], row["revision"])
+    timing = self._timings.get(key)
+    if timing is None:
+      timing = timing_of(from_row(Schedule, row, next_run_at=None))
+      self._timings[key] = timing
+      if len(self._timings) > CACHED_TIMINGS:
+        self._timings.popitem(last=False)
+    return timing
+
+
+def plan_schedule(row: Record, timing: Timing) -> Plan:
+  """Decide what becomes of the planned times between the cursor and the horizon.
+
+  Args:
+    row: a row of ``list_due_schedules``.
+    timing: its parsed definition.
+
+  Returns:
+    The plan. Every planned time between the old and the new cursor is either one of its
+    tasks or inside one of its gaps.
+  """
+  until: datetime = row["until_at"]
+  left = TIMES_PER_SCHEDULE
+  if row["max_runs"] is not None:
+    left = min(left, row["max_runs"] - row["run_count"])
+  times = fire_times(
+    timing, after=row["cursor_at"], until=until, limit=TIMES_PER_SCHEDULE
+  )
+  cursor = times[-1] if len(times) == TIMES_PER_SCHEDULE else until
+  upcoming = next_fire(timing, after=cursor)
+  late_before = row["read_at"] - MISFIRE_GRACE
+  late = [at for at in times if at < late_before]
+  # A backlog that goes on in the next pass is merged into the times that follow.
+  goes_on = bool(late) and len(late) == len(times) == TIMES_PER_SCHEDULE
+  merged = late if goes_on and upcoming and upcoming < late_before else late[:-1]
+  due = times[len(merged) :][: max(left, 0)]
+  exhausted = row["max_runs"] is not None and left <= len(due)
+  return Plan(
+    schedule_id=row["id"],
+    revision=row["revision"],
+    expected=row["cursor_at"],
+    cursor_at=max(cursor, row["cursor_at"]),
+    next_plan_at=None if exhausted else upcoming,
+    tasks=[
+      PlannedTask(planned_at=at, scheduled_at=at + jitter(timing, at, str(row["id"])))
+      for at in due
+    ],
+    gaps=_merge(merged),
+  )
+
+
+def _merge(times: Sequence[datetime]) -> list[Gap]:
+  """Book planned times that another run stands for."""
+  if not times:
+    return []
+  return [
+    Gap(
+      from_at=times[0],
+      to_at=times[-1],
+      count=len(times),
+      outcome=LedgerOutcome.MERGED,
+      reason="caught up by one later run",
+    )
+  ]
+
+
+def _nothing(row: Record) -> Plan:
+  """Leave a schedule without further plans."""
+  return Plan(
+    schedule_id=row["id"],
+    revision=row["revision"],
+    expected=row["cursor_at"],
+    cursor_at=row["cursor_at"],
+    next_plan_at=None,
+    tasks=[],
+    gaps=[],
+  )

@@ -1,0 +1,68 @@
+"""LISTEN becomes wake-ups.
+
+Run by: one child of each server, the first to start. Owns one connection. A notification
+says what to look at, never what is there; loops that miss one find the same by polling.
+The connection is proved alive by a query every few seconds: one that hangs or has died
+crashes this child, and the supervisor starts it afresh.
+"""
+
+from collections.abc import Callable
+
+import trio
+
+from hetuflow.errors import Unavailable
+from hetuflow.nursery import Outage
+from hetuflow.storage.connect import Connection, Database
+from hetuflow.storage.maintenance import read_clock
+
+__all__ = ["CHANNEL", "Notifier"]
+
+CHANNEL = "hetuflow"
+KEEP_ALIVE_INTERVAL = 5.0
+KEEP_ALIVE_TIMEOUT = 4.0
+
+
+class Notifier:
+  """The one listener of a server.
+
+  Args:
+    database: where to listen.
+    hear: called with each payload, such as ``tasks:default``; with None when some may
+      have been missed.
+  """
+
+  def __init__(self, database: Database, hear: Callable[[str | None], None]) -> None:
+    self._database = database
+    self._hear = hear
+    self._outage = Outage(Unavailable, event="notifier_waits_for_database")
+    self.heard = 0
+
+  async def run(
+    self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+  ) -> None:
+    """Listen for ever; after every interruption everything may have been missed."""
+    task_status.started()
+    while True:
+      await self._outage.retry(self._listen)
+
+  async def _listen(self) -> None:
+    """Listen on one connection until it is found dead."""
+    async with (
+      self._database.connection() as connection,
+      connection.listen(CHANNEL) as notifications,
+      trio.open_nursery() as nursery,
+    ):
+      self._hear(None)
+      nursery.start_soon(self._prove_alive, connection)
+      async for payload in notifications:
+        self.heard += 1
+        self._hear(payload if isinstance(payload, str) else None)
+
+  async def _prove_alive(self, connection: Connection) -> None:
+    """Ask the database something every few seconds; silence means it is gone."""
+    while True:
+      await trio.sleep(KEEP_ALIVE_INTERVAL)
+      with trio.move_on_after(KEEP_ALIVE_TIMEOUT) as limit:
+        await read_clock(connection)
+      if limit.cancelled_caught:
+        raise Unavailable("the listening connection does not answer")

@@ -1,0 +1,298 @@
+"""Waiting agents get tasks: one claim for all agents of a kind, one message each.
+
+Run by: one child of each server, for the agents connected to it. Owns the floors (below
+which rank a route was found empty), and caches of routes and frozen configurations.
+Agents that satisfy the same routes of a namespace are interchangeable and claimed for
+together. A wake-up is a hint; every ``interval`` seconds everything is looked at.
+
+If the server dies after a claim has committed and before the message has left, the agent
+does not name the claim when it registers again and the task goes back to the queue at
+once. If an agent's session ends in between, its claims meet the same fate.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+import attrs
+import structlog
+import trio
+
+from hetuflow.errors import Unavailable
+from hetuflow.nursery import Outage, Wakeup
+from hetuflow.protocol import wire
+from hetuflow.protocol.messages import (
+  DispatchedTask,
+  DispatchTaskRequest,
+  NamedConfig,
+)
+from hetuflow.protocol.model import (
+  InstanceId,
+  NamespaceId,
+  TaskConfig,
+  TaskId,
+)
+from hetuflow.server.sessions import Session, Sessions
+from hetuflow.storage.connect import Database, Record
+from hetuflow.storage.routes import Route, list_routes
+from hetuflow.storage.transitions import ClaimOffer, claim_tasks, load_configs
+
+__all__ = ["Poller", "deal", "satisfies"]
+
+CLAIM_LIMIT = 500
+"""Places of each budget in one claim; more took longer per task when measured."""
+CACHED_CONFIGS = 5_000
+ROUTE_INTERVAL = 5.0
+"""Seconds after which routes are read again though nobody said that there are new ones."""
+BOTTOM = datetime(1970, 1, 1, tzinfo=UTC)
+
+_log = structlog.get_logger()
+
+
+@attrs.define(kw_only=True)
+class PollStatistics:
+  """What the poller has done: counts, and the seconds of the claims."""
+
+  claims: int = 0
+  empty_claims: int = 0
+  claimed: int = 0
+  claim_seconds: float = 0.0
+
+
+class Poller:
+  """The loop that claims.
+
+  Args:
+    database: where tasks are.
+    sessions: the connected agents with their budgets.
+    interval: seconds between full looks.
+    wakeup: set when there may be tasks, budgets or agents.
+  """
+
+  def __init__(
+    self,
+    database: Database,
+    sessions: Sessions,
+    *,
+    interval: float,
+    wakeup: Wakeup,
+  ) -> None:
+    self._database = database
+    self._sessions = sessions
+    self._interval = interval
+    self._wakeup = wakeup
+    self._routes: dict[NamespaceId, dict[int, Route]] = {}
+    self._routes_until = 0.0
+    self._floors: dict[int, datetime] = {}
+    self._full_look_at = 0.0
+    self._configs: OrderedDict[tuple[UUID, int], NamedConfig] = OrderedDict()
+    self._outage = Outage(Unavailable, event="poller_waits_for_database")
+    self.statistics = PollStatistics()
+
+  def hint(self, payload: str | None) -> None:
+    """Take a notification: there are tasks or routes, or anything may have happened."""
+    if payload is None or payload == "routes":
+      self._routes_until = 0.0
+    self._floors.clear()
+    self._wakeup.set()
+
+  async def run(
+    self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+  ) -> None:
+    """Claim for ever, as long as there is anybody to claim for."""
+    task_status.started()
+    while True:
+      await self._wakeup.wait(self._interval)
+      while await self._outage.retry(self.poll_once):
+        pass
+
+  async def poll_once(self) -> bool:
+    """Claim once for every group of agents; tell whether some claim came back full."""
+    now = trio.current_time()
+    if now >= self._full_look_at:
+      self._floors.clear()
+      self._full_look_at = now + self._interval
+    more = False
+    for namespace_id, sessions in self._sessions.by_namespace():
+      if not any(session.run or session.hold for session in sessions):
+        continue
+      if now >= self._routes_until or namespace_id not in self._routes:
+        await self._read_routes()
+      for routes, group in self._groups(namespace_id, sessions):
+        more |= await self._claim(namespace_id, routes, group)
+    return more
+
+  def _groups(
+    self, namespace_id: NamespaceId, sessions: Iterable[Session]
+  ) -> list[tuple[tuple[int, ...], list[Session]]]:
+    """Put agents with a budget together that satisfy the same routes."""
+    groups: dict[tuple[int, ...], list[Session]] = {}
+    for session in sessions:
+      if session.run or session.hold:
+        routes = self._satisfied(namespace_id, session)
+        if routes:
+          groups.setdefault(routes, []).append(session)
+    return list(groups.items())
+
+  def _satisfied(self, namespace_id: NamespaceId, session: Session) -> tuple[int, ...]:
+    """Find the routes of a namespace that an agent satisfies, remembered by session."""
+    routes = self._routes.get(namespace_id, {})
+    known = session.routes.get(namespace_id)
+    if known is None or known[0] is not routes:
+      found = tuple(route.id for route in routes.values() if satisfies(session, route))
+      known = session.routes[namespace_id] = (routes, found)
+    return known[1]
+
+  async def _read_routes(self) -> None:
+    """Read every route of the namespaces that agents are connected for."""
+    names = self._sessions.namespaces()
+    routes: dict[NamespaceId, dict[int, Route]] = {name: {} for name in names}
+    for route in await list_routes(self._database, names):
+      routes.setdefault(route.namespace_id, {})[route.id] = route
+    # Unchanged namespaces keep their object, and sessions what they know of it.
+    for name, fresh in routes.items():
+      if self._routes.get(name) != fresh:
+        self._routes[name] = fresh
+    self._routes_until = trio.current_time() + ROUTE_INTERVAL
+
+  async def _claim(
+    self,
+    namespace_id: NamespaceId,
+    routes: tuple[int, ...],
+    sessions: Sequence[Session],
+  ) -> bool:
+    """Claim for one group and send each agent its share."""
+    run = deal([(session, session.run) for session in sessions], CLAIM_LIMIT)
+    hold = deal([(session, session.hold) for session in sessions], CLAIM_LIMIT)
+    started = trio.current_time()
+    rows = await claim_tasks(
+      self._database,
+      ClaimOffer(
+        namespace_id=namespace_id,
+        agents=[session.agent_id for session in sessions],
+        sessions=[session.id for session in sessions],
+        routes=routes,
+        floors=[self._floors.get(route, BOTTOM) for route in routes],
+        run_agents=[session.agent_id for session in run],
+        hold_agents=[session.agent_id for session in hold],
+      ),
+    )
+    self._count(rows, started)
+    if not rows:
+      return False
+    self._raise_floors(rows)
+    await self._send(namespace_id, sessions, rows)
+    due = sum(not row["held"] for row in rows)
+    return due == len(run) > 0 or len(rows) - due == len(hold) > 0
+
+  def _raise_floors(self, rows: Iterable[Record]) -> None:
+    """Remember up to which rank each route has been emptied."""
+    for row in rows:
+      if not row["held"]:
+        floor = self._floors.get(row["route_id"], BOTTOM)
+        self._floors[row["route_id"]] = max(floor, row["rank_at"])
+
+  async def _send(
+    self,
+    namespace_id: NamespaceId,
+    sessions: Sequence[Session],
+    rows: Sequence[Record],
+  ) -> None:
+    """Take the rows off the agents' budgets and send them off."""
+    await self._learn_configs(rows)
+    by_agent: dict[UUID, Session] = {
+      session.agent_id: session for session in sessions
+    }
+    shares: dict[UUID, list[Record]] = {}
+    for row in rows:
+      shares.setdefault(row["agent_id"], []).append(row)
+    for agent_id, share in shares.items():
+      held = sum(row["held"] for row in share)
+      session = by_agent[agent_id]
+      session.run = max(0, session.run - (len(share) - held))
+      session.hold = max(0, session.hold - held)
+      session.dispatch(self._message(namespace_id, share))
+
+  def _message(
+    self, namespace_id: NamespaceId, rows: Sequence[Record]
+  ) -> DispatchTaskRequest:
+    """Make the batch for one agent, with each configuration once."""
+    keys = {(row["job_id"], row["job_version"]) for row in rows}
+    return DispatchTaskRequest(
+      configs={
+        f"{job}:{version}": self._configs[job, version] for job, version in keys
+      },
+      tasks=[
+        DispatchedTask(
+          instance_id=InstanceId(row["instance_id"]),
+          task_id=TaskId(row["task_id"]),
+          namespace_id=namespace_id,
+          claim_token=row["claim_token"],
+          attempt=row["attempt"],
+          config=f"{row['job_id']}:{row['job_version']}",
+          scheduled_at=row["scheduled_at"],
+          due_at=row["due_at"],
+          lease=row["lease"],
+          held=row["held"],
+          parameters=row["parameters"],
+        )
+        for row in rows
+      ],
+    )
+
+  async def _learn_configs(self, rows: Sequence[Record]) -> None:
+    """Read the configurations that are not known; what is frozen is read once."""
+    wanted = {(row["job_id"], row["job_version"]) for row in rows}
+    for key in wanted & self._configs.keys():
+      self._configs.move_to_end(key)
+    missing = sorted(wanted - self._configs.keys())
+    if missing:
+      for row in await load_configs(self._database, missing):
+        self._configs[row["job_id"], row["version"]] = NamedConfig(
+          job_name=row["name"], config=wire.load(TaskConfig, row["config"])
+        )
+    while len(self._configs) > CACHED_CONFIGS + len(wanted):
+      self._configs.popitem(last=False)
+
+  def _count(self, rows: Sequence[Record], started: float) -> None:
+    """Keep the figures of one claim."""
+    figures = self.statistics
+    figures.claims += 1
+    figures.empty_claims += not rows
+    figures.claimed += len(rows)
+    figures.claim_seconds += trio.current_time() - started
+
+
+def deal(budgets: Sequence[tuple[Session, int]], limit: int) -> list[Session]:
+  """Spread places over agents in proportion to what each can take.
+
+  Args:
+    budgets: each agent with its number of free places.
+    limit: places in all.
+
+  Returns:
+    The agent of each place; agents with as many places alternate.
+  """
+  if len(budgets) == 1:
+    session, places = budgets[0]
+    return [session] * min(places, limit)
+  spread = sorted(
+    ((place + 0.5) / places, number)
+    for number, (_, places) in enumerate(budgets)
+    for place in range(min(places, limit))
+  )
+  return [budgets[number][0] for _, number in spread[:limit]]
+
+
+def satisfies(session: Session, route: Route) -> bool:
+  """Tell whether an agent can do what a route asks for."""
+  selector = route.selector
+  capabilities = session.capabilities
+  if selector.get("executor") not in capabilities.executors:
+    return False
+  function = selector.get("function")
+  if function is not None and function not in capabilities.functions:
+    return False
+  labels: dict[str, str] = selector.get("labels", {})
+  return all(session.labels.get(name) == value for name, value in labels.items())

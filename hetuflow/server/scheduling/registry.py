@@ -1,0 +1,173 @@
+"""This server's own row, the file that says where it is, and upkeep.
+
+Run by: three children of each server. ``Registry`` owns the row in ``sched_server`` and
+renews it; by the way it learns the database's time. ``Announcer`` owns the ready files
+and stands last in the tree: they exist while everything before it runs. ``Janitor``
+makes partitions ahead and forgets expired idempotency keys; doing so twice is harmless.
+
+When the database is away the row grows old and other servers see this one as gone; it is
+entered afresh as soon as the database is back.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import structlog
+import trio
+
+from hetuflow.errors import Unavailable
+from hetuflow.nursery import Outage
+from hetuflow.protocol import wire
+from hetuflow.protocol.model import ServerForCreate
+from hetuflow.server.clock import DatabaseClock
+from hetuflow.storage.connect import Database
+from hetuflow.storage.idempotency import forget_expired
+from hetuflow.storage.maintenance import ensure_partitions
+from hetuflow.storage.servers import create_server, stop_server, touch_server
+
+__all__ = ["Announcer", "Janitor", "Registry"]
+
+STOP_TIMEOUT = 2.0
+UPKEEP_INTERVAL = 3_600.0
+FORGET_LIMIT = 10_000
+"""Expired keys forgotten in one statement."""
+
+_log = structlog.get_logger()
+
+
+class Registry:
+  """The heartbeat of this server.
+
+  Args:
+    database: where the row is.
+    server: what it says.
+    clock: learns the database's time.
+    interval: seconds between heartbeats.
+  """
+
+  def __init__(
+    self,
+    database: Database,
+    server: ServerForCreate,
+    clock: DatabaseClock,
+    *,
+    interval: float,
+  ) -> None:
+    self._database = database
+    self._server = server
+    self._clock = clock
+    self._interval = interval
+    self._outage = Outage(Unavailable, event="registry_waits_for_database")
+
+  async def run(
+    self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+  ) -> None:
+    """Enter the row, renew it for ever, and sign off at the end."""
+    await self._outage.retry(self.beat_once)
+    task_status.started()
+    try:
+      while True:
+        await trio.sleep(self._interval)
+        await self._outage.retry(self.beat_once)
+    finally:
+      with trio.move_on_after(STOP_TIMEOUT, shield=True):
+        await self._sign_off()
+
+  async def beat_once(self) -> None:
+    """Renew the row, or enter it where there is none."""
+    asked_at = time.monotonic()
+    read = await touch_server(self._database, self._server.id)
+    if read is None:
+      await create_server(self._database, self._server)
+      asked_at = time.monotonic()
+      read = await touch_server(self._database, self._server.id)
+    if read is not None:
+      self._clock.learn(read, asked_at, time.monotonic())
+
+  async def _sign_off(self) -> None:
+    """Say that this server stops, if the database hears it."""
+    try:
+      await stop_server(self._database, self._server.id)
+    except Unavailable as error:
+      _log.debug("server_not_signed_off", error=str(error))
+
+
+class Announcer:
+  """The ready files ``servers/<id>.json`` and ``server.json``.
+
+  Args:
+    data_dir: where they go.
+    server: what they say.
+  """
+
+  def __init__(self, data_dir: Path, server: ServerForCreate) -> None:
+    self._own = data_dir / "servers" / f"{server.id}.json"
+    self._last = data_dir / "server.json"
+    self._server = server
+
+  async def run(
+    self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+  ) -> None:
+    """Write the files, and remove them at the end."""
+    text = wire.encode(
+      {
+        "url": self._server.url,
+        "pid": os.getpid(),
+        "version": self._server.version,
+        "server_id": str(self._server.id),
+      }
+    )
+    self._own.parent.mkdir(parents=True, exist_ok=True)
+    for path in (self._own, self._last):
+      _write_whole(path, text)
+    _log.info("server_ready", url=self._server.url, server_id=str(self._server.id))
+    task_status.started()
+    try:
+      await trio.sleep_forever()
+    finally:
+      self._own.unlink(missing_ok=True)
+      if self._is_last():
+        self._last.unlink(missing_ok=True)
+
+  def _is_last(self) -> bool:
+    """Tell whether ``server.json`` still speaks of this server."""
+    try:
+      return str(self._server.id) in self._last.read_text(encoding="utf-8")
+    except OSError:
+      return False
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+  """Replace a file so that nobody reads half of it."""
+  draft = path.with_name(f".{path.name}.{os.getpid()}")
+  draft.write_bytes(data)
+  draft.replace(path)
+
+
+class Janitor:
+  """Upkeep once an hour.
+
+  Args:
+    database: what is kept up.
+  """
+
+  def __init__(self, database: Database) -> None:
+    self._database = database
+    self._outage = Outage(Unavailable, event="janitor_waits_for_database")
+
+  async def run(
+    self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+  ) -> None:
+    """Keep up for ever."""
+    task_status.started()
+    while True:
+      await self._outage.retry(self.tidy_once)
+      await trio.sleep(UPKEEP_INTERVAL)
+
+  async def tidy_once(self) -> None:
+    """Make partitions ahead and forget expired keys."""
+    made = await ensure_partitions(self._database)
+    forgotten = await forget_expired(self._database, FORGET_LIMIT)
+    if made or forgotten:
+      _log.info("upkeep_done", partitions=made, keys_forgotten=forgotten)

@@ -1,0 +1,265 @@
+"""The connected agents: what each can take, and the frames on their way to it.
+
+A session is the one live connection of an agent. The gateway opens and closes it; the
+poller reads and lowers its budgets; whoever has something to say to the agent calls
+``send``. Nothing here awaits: frames wait in the session until its connection takes
+them. A dispatch stays in the session's ledger until the agent has acknowledged it.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from uuid import UUID
+
+import attrs
+import trio
+
+from hetuflow.nursery import NodeState, Wakeup
+from hetuflow.nursery.spec import Outline
+from hetuflow.nursery.state import Kind, Status
+from hetuflow.protocol import wire
+from hetuflow.protocol.messages import DispatchTaskRequest, MessageKind
+from hetuflow.protocol.model import (
+  AgentCapabilities,
+  AgentId,
+  AgentMetrics,
+  NamespaceId,
+  new_id,
+)
+from hetuflow.storage.routes import Route
+
+__all__ = ["Session", "Sessions", "Unacknowledged"]
+
+MAX_WAITING_FRAMES = 2_000
+"""Frames an agent may leave unread before its session is given up."""
+ACK_TIMEOUT = 5.0
+"""Seconds to wait for the first acknowledgement; doubled with each repetition."""
+SESSIONS_SHOWN = 50
+
+
+@attrs.define(kw_only=True)
+class Unacknowledged:
+  """A message that is sent again until it is acknowledged."""
+
+  message_id: UUID
+  kind: MessageKind
+  payload: DispatchTaskRequest
+  tries: int = 1
+  retry_at: float
+
+
+@attrs.define(kw_only=True, eq=False)
+class Session:
+  """One connected agent.
+
+  ``run`` and ``hold`` are the places it has granted and not got tasks for; ``routes``
+  remembers, per namespace, which routes it satisfies and for which reading of them.
+  """
+
+  agent_id: AgentId
+  name: str
+  epoch: int
+  namespace_ids: list[NamespaceId]
+  labels: dict[str, str]
+  capabilities: AgentCapabilities
+  compression: bool = False
+  id: UUID = attrs.field(factory=new_id)
+  connected_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
+  metrics: AgentMetrics = attrs.field(factory=AgentMetrics)
+  run: int = 0
+  hold: int = 0
+  routes: dict[NamespaceId, tuple[dict[int, Route], tuple[int, ...]]] = attrs.field(
+    factory=dict
+  )
+  draining: bool = False
+  unacknowledged: dict[UUID, Unacknowledged] = attrs.field(factory=dict)
+  frames: deque[bytes] = attrs.field(factory=deque)
+  wakeup: Wakeup = attrs.field(factory=Wakeup)
+  closing: tuple[int, str] | None = None
+  received: int = 0
+  sent: int = 0
+
+  def grant(self, run: int, hold: int) -> None:
+    """Add to the budgets what the agent offers."""
+    self.run += run
+    self.hold += hold
+
+  def send(self, kind: MessageKind, payload: object) -> None:
+    """Put a message on its way; an agent that does not read is disconnected."""
+    self._enqueue(wire.encode_envelope(kind, payload))
+
+  def dispatch(self, payload: DispatchTaskRequest) -> None:
+    """Send claimed tasks, again and again until the agent has acknowledged them."""
+    message = Unacknowledged(
+      message_id=new_id(),
+      kind=MessageKind.DISPATCH_TASK_REQUEST,
+      payload=payload,
+      retry_at=trio.current_time() + ACK_TIMEOUT,
+    )
+    self.unacknowledged[message.message_id] = message
+    self._resend(message)
+
+  def acknowledge(self, message_id: UUID) -> None:
+    """Strike a message off; one that is not known is a repetition."""
+    self.unacknowledged.pop(message_id, None)
+
+  def repeat_overdue(self, limit: int) -> Unacknowledged | None:
+    """Send overdue messages again.
+
+    Args:
+      limit: how often a message is repeated.
+
+    Returns:
+      The first one that has been repeated often enough, if there is one.
+    """
+    now = trio.current_time()
+    for message in self.unacknowledged.values():
+      if message.retry_at > now:
+        continue
+      if message.tries > limit:
+        return message
+      message.retry_at = now + ACK_TIMEOUT * 2**message.tries
+      message.tries += 1
+      self._resend(message)
+    return None
+
+  def next_retry_at(self) -> float:
+    """Return when the next repetition is due on Trio's clock, or infinity."""
+    return min(
+      (message.retry_at for message in self.unacknowledged.values()), default=math.inf
+    )
+
+  def close(self, code: int, reason: str) -> None:
+    """Ask for the end of the connection; the first reason stands."""
+    if self.closing is None:
+      self.closing = (code, reason)
+    self.run = self.hold = 0
+    self.wakeup.set()
+
+  def describe(self) -> dict[str, object]:
+    """Return what ``GET /gateway/connections`` shows."""
+    return {
+      "session_id": str(self.id),
+      "agent_id": str(self.agent_id),
+      "name": self.name,
+      "namespace_ids": self.namespace_ids,
+      "connected_at": self.connected_at.isoformat().replace("+00:00", "Z"),
+      "run": self.run,
+      "hold": self.hold,
+      "unacknowledged": len(self.unacknowledged),
+      "waiting_frames": len(self.frames),
+      "frames_received": self.received,
+      "frames_sent": self.sent,
+    }
+
+  def _resend(self, message: Unacknowledged) -> None:
+    """Enqueue a message under its own id."""
+    frame = wire.encode_envelope(
+      message.kind, message.payload, message_id=message.message_id
+    )
+    self._enqueue(frame)
+
+  def _enqueue(self, frame: bytes) -> None:
+    """Append a frame, unless the agent has stopped reading."""
+    if len(self.frames) >= MAX_WAITING_FRAMES:
+      self.close(1008, "the agent does not read")
+      return
+    self.frames.append(frame)
+    self.wakeup.set()
+
+
+class Sessions:
+  """The registry of connected agents; also the ``session*`` of the tree."""
+
+  def __init__(self) -> None:
+    self._by_agent: dict[AgentId, Session] = {}
+    self._turn = 0
+    self._empty = trio.Event()
+    self.opened = 0
+
+  def __len__(self) -> int:
+    return len(self._by_agent)
+
+  def __iter__(self) -> Iterator[Session]:
+    return iter(list(self._by_agent.values()))
+
+  def get(self, agent_id: AgentId) -> Session | None:
+    """Return the session of an agent, if it is connected here."""
+    return self._by_agent.get(agent_id)
+
+  def add(self, session: Session) -> None:
+    """Enter a session; an older one of the same agent is told to go."""
+    older = self._by_agent.get(session.agent_id)
+    if older is not None:
+      older.close(4003, "replaced by a newer session")
+    if not self._by_agent:
+      self._empty = trio.Event()
+    self._by_agent[session.agent_id] = session
+    self.opened += 1
+
+  def remove(self, session: Session) -> None:
+    """Strike a session off, unless a newer one has taken its place."""
+    if self._by_agent.get(session.agent_id) is session:
+      del self._by_agent[session.agent_id]
+      if not self._by_agent:
+        self._empty.set()
+
+  async def wait_empty(self) -> None:
+    """Wait until nobody is connected."""
+    while self._by_agent:
+      await self._empty.wait()
+
+  def agent_ids(self) -> list[AgentId]:
+    """Return who is connected."""
+    return list(self._by_agent)
+
+  def namespaces(self) -> list[NamespaceId]:
+    """Return the namespaces somebody is connected for."""
+    return sorted({name for session in self for name in session.namespace_ids})
+
+  def by_namespace(self) -> list[tuple[NamespaceId, list[Session]]]:
+    """Group the connected agents by namespace, each time beginning with another one."""
+    groups: dict[NamespaceId, list[Session]] = {}
+    for session in self._by_agent.values():
+      for name in session.namespace_ids:
+        groups.setdefault(name, []).append(session)
+    order = sorted(groups.items())
+    if order:
+      self._turn = (self._turn + 1) % len(order)
+    return order[self._turn :] + order[: self._turn]
+
+  def broadcast(self, kind: MessageKind, payload: object) -> int:
+    """Send a message to every connected agent; return to how many."""
+    for session in self:
+      session.send(kind, payload)
+    return len(self)
+
+  def close_all(self, code: int, reason: str) -> None:
+    """Ask for the end of every connection."""
+    for session in self:
+      session.close(code, reason)
+
+  def outline(self) -> Outline:
+    """Return what is drawn of the sessions in the tree."""
+    return Outline(label="session*", doc="one per connected agent: receive, send")
+
+  def state(self) -> NodeState:
+    """Return the sessions as a node of the tree; the first ones are listed."""
+    members: Iterable[Session] = list(self._by_agent.values())[:SESSIONS_SHOWN]
+    return NodeState(
+      name="session",
+      kind=Kind.CROWD,
+      status=Status.RUNNING,
+      since=0.0,
+      count=len(self),
+      children=tuple(
+        NodeState(
+          name=session.name,
+          kind=Kind.MEMBER,
+          status=Status.RUNNING,
+          since=session.connected_at.timestamp(),
+        )
+        for session in members
+      ),
+    )

@@ -1,0 +1,177 @@
+"""The server tree, and nothing else.
+
+List order is start order and dependency; the stop is the reverse. ``Services`` is the
+container: what the children are, made in one place from what they need.
+"""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from hetuflow import __version__
+from hetuflow.nursery import Child, Group, Wakeup
+from hetuflow.protocol.model import ServerForCreate, ServerId
+from hetuflow.server.api.app import ApiServices, create_app
+from hetuflow.server.clock import DatabaseClock
+from hetuflow.server.config import ServerConfig
+from hetuflow.server.gateway.connection import Doorkeeper
+from hetuflow.server.gateway.gateway import Gateway
+from hetuflow.server.gateway.presence import Presence
+from hetuflow.server.scheduling.canceller import Canceller
+from hetuflow.server.scheduling.generator import Generator
+from hetuflow.server.scheduling.notifier import Notifier
+from hetuflow.server.scheduling.poller import Poller
+from hetuflow.server.scheduling.recorder import Recorder
+from hetuflow.server.scheduling.registry import Announcer, Janitor, Registry
+from hetuflow.server.sessions import Sessions
+from hetuflow.storage.connect import Database
+from hetuflow.storage.embedded import Cluster
+
+__all__ = ["Services", "build_tree"]
+
+
+def build_tree(services: "Services") -> Group:
+  """Declare the children of a server in the order in which they start."""
+  s = services
+  embedded = (
+    [Child("postgres", s.cluster.run, doc="the private PostgreSQL, watched")]
+    if s.cluster is not None
+    else []
+  )
+  return Group(
+    "server",
+    [
+      *embedded,
+      Child("notifier", s.notifier.run, doc="LISTEN becomes wake-ups"),
+      Child("registry", s.registry.run, doc="this server's row, heartbeat"),
+      Child(
+        "recorder",
+        s.recorder.run,
+        doc="reports become rows, in batches; commit, then ack",
+        drain=s.recorder.drain,
+      ),
+      Child("presence", s.presence.run, doc="agents' heartbeats renew their leases"),
+      Child(
+        "gateway",
+        s.gateway.run,
+        doc="HTTP and /ws on one port",
+        drain=s.gateway.drain,
+        inner=[s.sessions],
+      ),
+      Child("generator", s.generator.run, doc="due schedules become tasks"),
+      Child("poller", s.poller.run, doc="claims for waiting agents"),
+      Child("canceller", s.canceller.run, doc="requested cancels reach the agents"),
+      Child("janitor", s.janitor.run, doc="partitions ahead, expired keys"),
+      Child("announcer", s.announcer.run, doc="server.json while all of it runs"),
+    ],
+  )
+
+
+@attrs.frozen(kw_only=True)
+class Services:
+  """Every service of a server, wired."""
+
+  cluster: Cluster | None
+  notifier: Notifier
+  registry: Registry
+  recorder: Recorder
+  presence: Presence
+  sessions: Sessions
+  gateway: Gateway
+  generator: Generator
+  poller: Poller
+  canceller: Canceller
+  janitor: Janitor
+  announcer: Announcer
+
+  @classmethod
+  def make(
+    cls,
+    config: ServerConfig,
+    *,
+    database: Database,
+    cluster: Cluster | None,
+    listener: socket.socket,
+    server: ServerForCreate,
+    show_tree: Callable[[], dict[str, Any]],
+  ) -> "Services":
+    """Make every service of one server.
+
+    Args:
+      config: the settings.
+      database: the open storage.
+      cluster: the embedded PostgreSQL, where it is used.
+      listener: the bound socket.
+      server: this server's row.
+      show_tree: returns the state of the running tree.
+    """
+    settings = config.server
+    clock = DatabaseClock()
+    sessions = Sessions()
+    recorder = Recorder(database)
+    presence = Presence(database, clock, lease=settings.session_lease)
+    to_poll, to_plan, to_cancel = Wakeup(), Wakeup(), Wakeup()
+    poller = Poller(database, sessions, interval=settings.poll_interval, wakeup=to_poll)
+
+    def hear(payload: str | None) -> None:
+      """Turn a notification into the wake-ups it is meant for."""
+      if payload is None or payload == "schedules":
+        to_plan.set()
+      if payload is None or payload == "cancels":
+        to_cancel.set()
+      if payload is None or payload == "routes" or payload.startswith("tasks:"):
+        poller.hint(payload)
+
+    gateway = Gateway(
+      listener,
+      Doorkeeper(
+        database=database,
+        server_id=ServerId(server.id),
+        sessions=sessions,
+        recorder=recorder,
+        presence=presence,
+        wake=to_poll.set,
+        heartbeat_interval=settings.heartbeat,
+        session_lease=settings.session_lease,
+        max_message_size=settings.max_message_size,
+        max_hold=settings.hold,
+        ack_retries=settings.ack_retries,
+        compression=settings.compression,
+      ),
+      lambda gateway: create_app(
+        ApiServices(
+          database=database,
+          server_id=ServerId(server.id),
+          version=__version__,
+          max_body_size=settings.max_body_size,
+          cors_origins=settings.cors_origins,
+          wake=lambda kind, namespace_id: hear(
+            f"tasks:{namespace_id}" if kind == "tasks" else kind
+          ),
+          tree=show_tree,
+          gateway=gateway,
+        )
+      ),
+    )
+    return cls(
+      cluster=cluster,
+      notifier=Notifier(database, hear),
+      registry=Registry(database, server, clock, interval=settings.server_ttl / 4),
+      recorder=recorder,
+      presence=presence,
+      sessions=sessions,
+      gateway=gateway,
+      generator=Generator(
+        database,
+        horizon=settings.horizon,
+        interval=min(settings.horizon / 12, 5.0),
+        wakeup=to_plan,
+      ),
+      poller=poller,
+      canceller=Canceller(database, sessions, to_cancel),
+      janitor=Janitor(database),
+      announcer=Announcer(Path(settings.data_dir), server),
+    )
