@@ -11,6 +11,7 @@ import trio
 from hetuflow.errors import StorageError
 from hetuflow.storage.embedded.account import Account
 from hetuflow.storage.embedded.layout import DATABASE, Home, Layout, write_private
+from hetuflow.storage.embedded.postmaster import kill_orphans
 
 __all__ = ["initialise"]
 
@@ -55,7 +56,10 @@ async def initialise(layout: Layout, account: Account, binaries: Path) -> Home:
     StorageError: a program of PostgreSQL failed; its words are in the message.
   """
   place = await layout.choose_place(account)
-  staging = place.with_name(place.name.split("-")[0] + ".new")
+  # Another name each time: a killed initialisation may still be at work in the last.
+  stem = place.name.split("-")[0]
+  staging = place.with_name(f"{stem}.{secrets.token_hex(4)}.new")
+  await trio.to_thread.run_sync(_remove_unfinished, place.parent, stem)
   password = secrets.token_hex(32)
   password_copy = staging / "password"
   await trio.to_thread.run_sync(_prepare, staging, password_copy, password, account)
@@ -74,14 +78,19 @@ def _prepare(
   staging: Path, password_copy: Path, password: str, account: Account
 ) -> None:
   """Make the folder the account builds in, with the password where it can read it."""
-  # What a killed initialisation left is of no use to anybody.
-  shutil.rmtree(staging, ignore_errors=True)
   staging.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
   staging.mkdir(mode=0o700)
   write_private(password_copy, password)
   # The folder last: while it is ours nobody can put a link in our way.
   account.own(password_copy)
   account.own(staging)
+
+
+def _remove_unfinished(parent: Path, stem: str) -> None:
+  """Remove what killed initialisations left; it is of no use to anybody."""
+  for folder in parent.glob(f"{stem}.*.new"):
+    kill_orphans(folder / "data")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _initdb(

@@ -20,7 +20,13 @@ from hetuflow.errors import Unavailable
 from hetuflow.storage.embedded.account import Account
 from hetuflow.storage.embedded.layout import PORT, Home
 
-__all__ = ["Postmaster", "ensure_running", "find_postmaster", "stop_postmaster"]
+__all__ = [
+  "Postmaster",
+  "ensure_running",
+  "find_postmaster",
+  "kill_orphans",
+  "stop_postmaster",
+]
 
 # A killed postmaster's children keep its shared memory until they have noticed.
 _RETRY_SECONDS = 60.0
@@ -126,7 +132,7 @@ async def stop_postmaster(home: Home) -> None:
   if postmaster is not None:
     await _stop(postmaster)
   # Also one so young, after a cancelled start, that it has no pid file yet.
-  await trio.to_thread.run_sync(_kill_orphans, home)
+  await trio.to_thread.run_sync(kill_orphans, home.pgdata)
   home.remove_short_sockets()
 
 
@@ -186,7 +192,7 @@ def _clear_the_way(home: Home) -> None:
   The pid files are removed only where the number is taken by somebody else, which
   PostgreSQL takes for a running server; a dead number it handles by itself.
   """
-  _kill_orphans(home)
+  kill_orphans(home.pgdata)
   socket_lock = home.sockets / f".s.PGSQL.{PORT}.lock"
   for file in (home.pid_file, socket_lock):
     pid = _read_pid(file)
@@ -194,12 +200,16 @@ def _clear_the_way(home: Home) -> None:
       file.unlink(missing_ok=True)
 
 
-def _kill_orphans(home: Home) -> None:
-  """Kill the server processes that still work in the data directory, and wait."""
+def kill_orphans(pgdata: Path) -> None:
+  """Kill the server processes that still work in a data directory, and wait.
+
+  Args:
+    pgdata: the data directory, links followed. It has no living postmaster.
+  """
   orphans = []
   for process in psutil.process_iter(["name", "cwd"]):
     name, folder = process.info["name"] or "", process.info["cwd"]
-    if name.startswith("postgres") and folder == str(home.pgdata):
+    if name.startswith("postgres") and folder == str(pgdata):
       with suppress(psutil.NoSuchProcess):
         process.kill()
         orphans.append(process)

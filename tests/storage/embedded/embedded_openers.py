@@ -55,6 +55,11 @@ def server_processes(folder: Path) -> list[psutil.Process]:
   ]
 
 
+def made(folder: Path, pattern: str) -> bool:
+  """Whether something of this name is in the folder by now."""
+  return any(folder.glob(pattern))
+
+
 async def query(cluster: Cluster, sql: str) -> str:
   """The answer of psql."""
   command = [cluster.binaries / "psql", cluster.dsn, "-XAtc", sql]

@@ -10,6 +10,7 @@ import pytest
 import trio
 from embedded_openers import (
   LIMIT_SECONDS,
+  made,
   opener,
   query,
   said,
@@ -110,6 +111,19 @@ async def test_a_killed_server_leaves_a_database_the_next_one_joins(
     async with open_embedded(data_dir) as cluster:
       assert cluster.statistics().pid == pid
     assert not server_processes(data_dir)
+
+
+async def test_a_server_killed_while_it_makes_the_database_is_in_nobodys_way(
+  data_dir: Path,
+) -> None:
+  with trio.fail_after(LIMIT_SECONDS):
+    for sign in ("postgres.lock", "postgres.*.new", "postgres.*.new/data", "postgres"):
+      async with opener(data_dir) as victim:
+        while not made(data_dir, sign):  # noqa: ASYNC110 - another process works
+          await trio.sleep(0.005)
+        victim.kill()
+    async with open_embedded(data_dir) as cluster:
+      assert await query(cluster, "SELECT 1") == "1"
 
 
 async def test_servers_started_together_make_one_cluster(data_dir: Path) -> None:
