@@ -1,0 +1,114 @@
+"""From what people call things to the things: names, ids, the latest instance."""
+
+from itertools import islice
+from uuid import UUID
+
+from hetuflow.cli.session import Session
+from hetuflow.client import ApiError
+from hetuflow.client.calls import jobs, schedules, system, tasks
+from hetuflow.errors import HetuflowError
+from hetuflow.protocol.model import Agent, Job, Schedule, TaskInstance
+
+__all__ = [
+  "NotThere",
+  "find_agent",
+  "find_instance",
+  "find_job",
+  "find_schedule",
+  "named_job",
+]
+
+NOT_FOUND = 404
+
+
+class NotThere(HetuflowError):
+  """Nothing goes by the name or id that was given."""
+
+
+def _id(text: str) -> UUID | None:
+  """Read an id; None where the text is a name."""
+  try:
+    return UUID(text)
+  except ValueError:
+    return None
+
+
+def named_job(session: Session, name: str) -> Job | None:
+  """Return the job of a name in the namespace, or None."""
+  call = jobs.list_jobs(namespace_id=session.here, name=name)
+  found = (job for job in session.client.pages(call) if job.name == name)
+  return next((job for job in found if job.status != "deleted"), None)
+
+
+def find_job(session: Session, text: str) -> Job:
+  """Return a job by name or id.
+
+  Raises:
+    NotThere: there is none in the namespace.
+  """
+  if job := named_job(session, text):
+    return job
+  if (job_id := _id(text)) is not None:
+    return session.send(jobs.get_job(job_id))
+  raise NotThere(f"no job is called {text!r} in namespace {session.here}")
+
+
+def find_schedule(session: Session, text: str) -> Schedule:
+  """Return a schedule by id, or by name where only one has it.
+
+  Raises:
+    NotThere: none or several have the name.
+  """
+  if (schedule_id := _id(text)) is not None:
+    return session.send(schedules.get_schedule(schedule_id))
+  call = schedules.list_schedules(namespace_id=session.here)
+  found = [each for each in session.client.pages(call) if each.name == text]
+  if len(found) != 1:
+    count = f"{len(found)} schedules are" if found else "no schedule is"
+    raise NotThere(f"{count} called {text!r} in namespace {session.here}")
+  return found[0]
+
+
+def find_agent(session: Session, text: str) -> Agent:
+  """Return an agent by name or id.
+
+  Raises:
+    NotThere: there is none, or several have the name.
+  """
+  if (agent_id := _id(text)) is not None:
+    return session.send(system.get_agent(agent_id))
+  call = system.list_agents(namespace_id=session.namespace, name=text)
+  found = [each for each in session.client.pages(call) if each.name == text]
+  if len(found) != 1:
+    count = f"{len(found)} agents are" if found else "no agent is"
+    raise NotThere(f"{count} called {text!r}")
+  return found[0]
+
+
+def find_instance(session: Session, text: str) -> TaskInstance:
+  """Return a task instance by id, or the latest one of a task or job.
+
+  Raises:
+    NotThere: nothing has run yet, or nothing is called so.
+  """
+  wanted = _id(text)
+  if wanted is not None:
+    try:
+      return session.send(tasks.get_instance(wanted))
+    except ApiError as error:
+      if error.status != NOT_FOUND:
+        raise
+    if found := _latest(session, task_id=wanted):
+      return found
+  job = find_job(session, text)
+  if found := _latest(session, job_id=job.id):
+    return found
+  raise NotThere(f"job {job.name} has not run yet")
+
+
+def _latest(
+  session: Session, *, task_id: UUID | None = None, job_id: UUID | None = None
+) -> TaskInstance | None:
+  """Return the newest instance of a task or job; lists come newest first."""
+  call = tasks.list_instances(task_id=task_id, job_id=job_id, limit=1)
+  return next(islice(session.client.pages(call), 1), None)

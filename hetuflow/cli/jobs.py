@@ -1,0 +1,217 @@
+"""``hetuflow jobs``: what is to be done."""
+
+import tomllib
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from hetuflow.cli import show
+from hetuflow.cli.find import find_job
+from hetuflow.cli.session import Session, group, json_option, pass_session
+from hetuflow.cli.words import moment, pair
+from hetuflow.client.calls import jobs as calls
+from hetuflow.client.calls import schedules
+from hetuflow.errors import SettingsError
+from hetuflow.protocol import wire
+from hetuflow.protocol.model import Job, JobForCreate
+
+__all__ = ["jobs"]
+
+NAMES = click.argument("names", metavar="JOB...", nargs=-1, required=True)
+
+
+@group("jobs")
+def jobs() -> None:
+  """Look after jobs: what is to be done."""
+
+
+@jobs.command("list")
+@click.option("--status", type=click.Choice(["enabled", "disabled"]))
+@click.option("--limit", type=click.IntRange(1), default=1_000, show_default=True)
+@json_option
+@pass_session
+def list_jobs(session: Session, status: str | None, limit: int, as_json: bool) -> None:
+  """List the jobs of the namespace."""
+  call = calls.list_jobs(namespace_id=session.here, status=status)
+  found = list(islice(session.client.pages(call), limit))
+  if as_json:
+    show.print_json(found)
+    return
+  show.print_table(
+    ("NAME", "STATUS", "EXECUTOR", "COMMAND", "VERSION", "ID"),
+    ((job.name, job.status, *_command(job), job.version, job.id) for job in found),
+  )
+
+
+def _command(job: Job) -> tuple[str, str]:
+  """Return how a job runs and what, in one line."""
+  return job.config.executor, " ".join([job.config.cmd, *job.config.args])
+
+
+@jobs.command("show")
+@click.argument("name", metavar="JOB")
+@json_option
+@pass_session
+def show_job(session: Session, name: str, as_json: bool) -> None:
+  """Show one job with its schedules."""
+  job = find_job(session, name)
+  call = schedules.list_schedules(job_id=job.id)
+  due = list(session.client.pages(call))
+  if as_json:
+    show.print_json({**wire.dump(job), "schedules": due})
+    return
+  facts = wire.dump(job)
+  config = facts.pop("config")
+  plain = wire.dump(wire.load(type(job.config), {"cmd": job.config.cmd}))
+  changed = {k: v for k, v in config.items() if k == "cmd" or v != plain[k]}
+  show.print_facts([*facts.items(), *changed.items()])
+  for each in due:
+    click.echo(
+      f"schedule {each.name or each.id}: {timing_of(wire.dump(each))} {each.timezone}"
+      f"{'' if each.enabled else ' (disabled)'}"
+    )
+
+
+def timing_of(schedule: dict[str, Any]) -> str:
+  """Say in a few words when a schedule fires."""
+  if schedule.get("interval_seconds") is not None:
+    return f"every {schedule['interval_seconds']:g} s"
+  return schedule.get("cron_expression") or f"at {schedule.get('run_at')}"
+
+
+@jobs.command("create", context_settings={"ignore_unknown_options": True})
+@click.argument("name", required=False)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--cron", help="Fires by this expression.")
+@click.option("--every", type=click.FloatRange(1), help="Fires every so many seconds.")
+@click.option("--at", type=moment, help="Fires once.")
+@click.option("--tz", "timezone", default="UTC", show_default=True)
+@click.option(
+  "--executor",
+  type=click.Choice(["process", "shell", "python"]),
+  default="process",
+  show_default=True,
+)
+@click.option("--env", type=pair, multiple=True, help="For the process's environment.")
+@click.option("--label", type=pair, multiple=True, help="Only on agents that have it.")
+@click.option("--timeout", type=click.FloatRange(0), default=0.0, help="Seconds.")
+@click.option("--retries", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--description", default="")
+@json_option
+@pass_session
+def create_job(session: Session, /, as_json: bool, **words: Any) -> None:
+  """Make a job: NAME [options] -- COMMAND ARGS..., or --file with a job as JSON or TOML."""
+  body = _read(words["file"]) if words["file"] else _job_of(**words)
+  body.setdefault("namespace_id", session.here)
+  job = session.send(calls.create_job(wire.load(JobForCreate, body, strict=True)))
+  if as_json:
+    show.print_json(job)
+  else:
+    click.echo(f"{job.name}  {job.id}")
+
+
+def _read(file: Path) -> dict[str, Any]:
+  """Read a job from a file."""
+  try:
+    text = file.read_bytes()
+    body = (
+      tomllib.loads(text.decode())
+      if file.suffix == ".toml"
+      else msgspec.json.decode(text)
+    )
+  except (OSError, ValueError) as error:
+    raise SettingsError(f"{file}: {error}") from error
+  if not isinstance(body, dict):
+    raise SettingsError(f"{file}: expected one job as an object")
+  return body
+
+
+def _job_of(
+  *,
+  name: str | None,
+  command: tuple[str, ...],
+  cron: str | None,
+  every: float | None,
+  at: datetime | None,
+  timezone: str,
+  executor: str,
+  env: tuple[tuple[str, str], ...],
+  label: tuple[tuple[str, str], ...],
+  timeout: float,
+  retries: int,
+  description: str,
+  file: Path | None,
+) -> dict[str, Any]:
+  """Make the body of a job from options."""
+  if not name or not command:
+    raise click.UsageError("give NAME -- COMMAND ARGS..., or --file FILE")
+  times: list[dict[str, Any]] = [
+    {"kind": kind, field: value, "timezone": timezone}
+    for kind, field, value in (
+      ("cron", "cron_expression", cron),
+      ("time", "interval_seconds", every),
+      ("time", "run_at", at),
+    )
+    if value is not None
+  ]
+  return {
+    "name": name,
+    "description": description,
+    "config": {
+      "executor": executor,
+      "cmd": command[0],
+      "args": list(command[1:]),
+      "environment": dict(env),
+      "labels": dict(label),
+      "timeout": timeout,
+      "max_retries": retries,
+    },
+    "schedules": times,
+  }
+
+
+@jobs.command("enable")
+@NAMES
+@pass_session
+def enable_jobs(session: Session, names: tuple[str, ...]) -> None:
+  """Let jobs run again."""
+  for name in names:
+    session.send(calls.enable_job(find_job(session, name).id))
+
+
+@jobs.command("disable")
+@NAMES
+@pass_session
+def disable_jobs(session: Session, names: tuple[str, ...]) -> None:
+  """Keep jobs from running, without forgetting them."""
+  for name in names:
+    session.send(calls.disable_job(find_job(session, name).id))
+
+
+@jobs.command("delete")
+@NAMES
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_session
+def delete_jobs(session: Session, names: tuple[str, ...], yes: bool) -> None:
+  """Delete jobs with their schedules."""
+  found = [find_job(session, name) for name in names]
+  if not yes:
+    click.confirm(f"delete {', '.join(job.name for job in found)}?", abort=True)
+  for job in found:
+    session.send(calls.delete_job(job.id))
+
+
+@jobs.command("run")
+@click.argument("name", metavar="JOB")
+@click.option("-p", "pairs", type=pair, multiple=True, help="A parameter.")
+@click.pass_context
+def run_job(ctx: click.Context, name: str, pairs: tuple[tuple[str, str], ...]) -> None:
+  """Run a job now; `hetuflow run` can do more."""
+  from hetuflow.cli.run import run
+
+  ctx.invoke(run, name=name, pairs=pairs)

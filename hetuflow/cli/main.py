@@ -1,0 +1,96 @@
+"""The root of the command line: which commands there are, and where they live.
+
+Nothing but click is imported here: a command's module is loaded when the command is
+called, so that ``hetuflow --help`` and ``hetuflow agent`` cost nothing they do not use.
+"""
+
+import importlib
+from typing import Any
+
+import click
+
+from hetuflow import __version__
+from hetuflow.cli.session import EXIT_INTERRUPTED, add_common_options
+from hetuflow.errors import HetuflowError, SettingsError
+
+__all__ = ["COMMANDS", "cli", "main"]
+
+COMMANDS = {
+  "up": ("up:up", "Start a server and an agent on this machine."),
+  "server": ("programs:server", "Run a server."),
+  "agent": ("programs:agent", "Run an agent."),
+  "status": ("status:status", "Show how servers, agents and their parts fare."),
+  "jobs": ("jobs:jobs", "Look after jobs: what is to be done."),
+  "schedules": ("schedules:schedules", "Look after schedules: when jobs are due."),
+  "run": ("run:run", "Run a job now or at a time."),
+  "exec": ("execute:execute", "Run a command once on some agent."),
+  "tasks": ("tasks:tasks", "Look after tasks: planned occurrences of jobs."),
+  "logs": ("logs:logs", "Print what a task instance printed."),
+  "agents": ("agents:agents", "Look at agents: who runs tasks."),
+  "namespaces": ("namespaces:namespaces", "Look after namespaces."),
+  "preview": ("preview:preview", "Show when a cron expression fires."),
+  "import": ("imports:import_", "Take over jobs from elsewhere."),
+}
+"""Name: where the command is within ``hetuflow.cli``, and the first line of its help."""
+
+
+class Failure(click.ClickException):
+  """One line on stderr and exit code 1."""
+
+
+class WrongSetting(click.ClickException):
+  """One line on stderr and the exit code for what the caller must set right."""
+
+  exit_code = 2
+
+
+class RootGroup(click.Group):
+  """Loads commands by the table, and gives every error its exit code."""
+
+  def list_commands(self, ctx: click.Context) -> list[str]:
+    """Return the names in the order of the table."""
+    return list(COMMANDS)
+
+  def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    """Load the module of a command."""
+    if cmd_name not in COMMANDS:
+      return None
+    module, _, name = COMMANDS[cmd_name][0].partition(":")
+    command: click.Command = getattr(
+      importlib.import_module(f"hetuflow.cli.{module}"), name
+    )
+    return command
+
+  def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """Write the table without loading anything."""
+    with formatter.section("Commands"):
+      formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+  def invoke(self, ctx: click.Context) -> Any:
+    """Run the command; what hetuflow raises on purpose becomes one line."""
+    try:
+      return super().invoke(ctx)
+    except SettingsError as error:
+      raise WrongSetting(str(error)) from error
+    except HetuflowError as error:
+      raise Failure(str(error)) from error
+    except KeyboardInterrupt:
+      ctx.exit(EXIT_INTERRUPTED)
+
+
+@click.group(cls=RootGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hetuflow")
+def cli() -> None:
+  """Run jobs on time, anywhere: cron for a fleet on PostgreSQL.
+
+  The server is found by --server and --key, else by HETUFLOW_URL and HETUFLOW_API_KEY,
+  else in the data folder of this machine.
+  """
+
+
+add_common_options(cli)
+
+
+def main() -> None:
+  """Run the command line and end the process with its exit code."""
+  cli(prog_name="hetuflow")

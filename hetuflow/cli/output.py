@@ -1,0 +1,97 @@
+"""Output of a task on this terminal, and its exit code as our own."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from uuid import UUID
+
+from hetuflow.cli.session import Session
+from hetuflow.client import LogChunk, LogFollower
+from hetuflow.client.calls import tasks
+from hetuflow.protocol.model import Task, TaskInstance
+from hetuflow.protocol.states import TASK_FINAL, LogStream, TaskStatus
+
+__all__ = [
+  "exit_code_of",
+  "follow_instance",
+  "follow_task",
+  "print_log",
+  "write_chunks",
+]
+
+POLL_S = 0.2
+SLOW_POLL_S = 1.0
+QUICK_POLLS = 50
+SIGNAL_EXIT = 128
+LOST = 1
+
+
+def write_chunks(chunks: Iterable[LogChunk]) -> None:
+  """Write pieces of output, each to the stream of ours that it was written to."""
+  targets = {LogStream.STDOUT: sys.stdout, LogStream.STDERR: sys.stderr}
+  for chunk in chunks:
+    target = targets[chunk.stream].buffer
+    target.write(chunk.data)
+    target.flush()
+
+
+def print_log(session: Session, instance_id: UUID, stream: str) -> None:
+  """Print what an instance has printed so far."""
+  offset = 0
+  while True:
+    page = session.send(tasks.log_page(instance_id, stream=stream, offset=offset))
+    write_chunks(page.items)
+    if page.complete or not page.items or page.next_offset == offset:
+      return
+    offset = page.next_offset
+
+
+def follow_instance(session: Session, instance_id: UUID, stream: str = "all") -> int:
+  """Print output as it comes until the instance ends; return its exit code."""
+  follower = LogFollower(instance_id, stream=stream)
+  write_chunks(session.client.follow(follower))
+  instance = session.send(tasks.get_instance(instance_id))
+  return exit_code_of(instance)
+
+
+def exit_code_of(instance: TaskInstance) -> int:
+  """Return how we should exit where a task's process ended so.
+
+  A process ended by signal n gives 128 + n, as in shells; where there is no code of a
+  process (lost, timed out), 0 or 1 say whether the instance succeeded.
+  """
+  code = instance.exit_code
+  if instance.status == "succeeded":
+    return 0
+  if code is None or code == 0:
+    return LOST
+  return code if code > 0 else SIGNAL_EXIT - code
+
+
+def follow_task(session: Session, task_id: UUID) -> int:
+  """Print the output of all attempts of a task until it ends; return the last exit code."""
+  seen: set[UUID] = set()
+  code = LOST
+  for task, instances in _polls(session, task_id):
+    fresh = sorted(
+      (each for each in instances if each.id not in seen), key=lambda each: each.attempt
+    )
+    for instance in fresh:
+      seen.add(instance.id)
+      code = follow_instance(session, instance.id)
+    if task.status in TASK_FINAL and not fresh:
+      return 0 if task.status is TaskStatus.SUCCEEDED else code or LOST
+  raise AssertionError("polls end only by a return")
+
+
+def _polls(
+  session: Session, task_id: UUID
+) -> Iterator[tuple[Task, list[TaskInstance]]]:
+  """Look at a task and its instances again and again, less often when it takes long."""
+  count = 0
+  while True:
+    # The task is read first: an instance made in between is then seen in any case.
+    task = session.send(tasks.get_task(task_id))
+    yield task, list(session.client.pages(tasks.list_instances(task_id=task_id)))
+    count += 1
+    time.sleep(POLL_S if count < QUICK_POLLS else SLOW_POLL_S)

@@ -1,0 +1,89 @@
+"""``hetuflow schedules``: when jobs are due."""
+
+from itertools import islice
+
+import click
+
+from hetuflow.cli import show
+from hetuflow.cli.find import find_job, find_schedule
+from hetuflow.cli.jobs import timing_of
+from hetuflow.cli.session import Session, group, json_option, pass_session
+from hetuflow.client.calls import schedules as calls
+from hetuflow.protocol import wire
+
+__all__ = ["schedules"]
+
+NAMES = click.argument("names", metavar="SCHEDULE...", nargs=-1, required=True)
+
+
+@group("schedules")
+def schedules() -> None:
+  """Look after schedules: when jobs are due."""
+
+
+@schedules.command("list")
+@click.option("--job", help="Only those of a job.")
+@click.option("--limit", type=click.IntRange(1), default=1_000, show_default=True)
+@json_option
+@pass_session
+def list_schedules(
+  session: Session, job: str | None, limit: int, as_json: bool
+) -> None:
+  """List the schedules of the namespace."""
+  job_id = find_job(session, job).id if job else None
+  call = calls.list_schedules(namespace_id=session.here, job_id=job_id)
+  found = list(islice(session.client.pages(call), limit))
+  if as_json:
+    show.print_json(found)
+    return
+  show.print_table(
+    ("NAME", "FIRES", "TIMEZONE", "ENABLED", "NEXT", "LAST", "ID"),
+    (
+      (
+        *(each.name or None, timing_of(wire.dump(each)), each.timezone),
+        *("yes" if each.enabled else "no", each.next_run_at, each.last_run_at),
+        each.id,
+      )
+      for each in found
+    ),
+  )
+
+
+@schedules.command("show")
+@click.argument("name", metavar="SCHEDULE")
+@json_option
+@pass_session
+def show_schedule(session: Session, name: str, as_json: bool) -> None:
+  """Show one schedule."""
+  schedule = find_schedule(session, name)
+  if as_json:
+    show.print_json(schedule)
+  else:
+    show.print_facts(wire.dump(schedule).items())
+
+
+@schedules.command("enable")
+@NAMES
+@pass_session
+def enable_schedules(session: Session, names: tuple[str, ...]) -> None:
+  """Let schedules fire again."""
+  for name in names:
+    session.send(calls.enable_schedule(find_schedule(session, name).id))
+
+
+@schedules.command("disable")
+@NAMES
+@pass_session
+def disable_schedules(session: Session, names: tuple[str, ...]) -> None:
+  """Keep schedules from firing, without forgetting them."""
+  for name in names:
+    session.send(calls.disable_schedule(find_schedule(session, name).id))
+
+
+@schedules.command("delete")
+@NAMES
+@pass_session
+def delete_schedules(session: Session, names: tuple[str, ...]) -> None:
+  """Delete schedules; their jobs stay."""
+  for schedule in [find_schedule(session, name) for name in names]:
+    session.send(calls.delete_schedule(schedule.id))

@@ -1,0 +1,209 @@
+"""``hetuflow up``: a server and an agent on this machine, until Ctrl-C.
+
+Who runs it: ``run_up`` is the main task of Trio in the command's process. It owns two
+processes, each supervised by a child of the tree below and restarted with backoff; what
+they say goes to DATA_DIR/logs, warnings also to the terminal. Ctrl-C or SIGTERM stops
+the agent, then the server with its PostgreSQL; the second one stops both at once.
+"""
+
+import functools
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import attrs
+import click
+import structlog
+import trio
+
+from hetuflow.cli.examples import load_examples
+from hetuflow.cli.logfile import LogFile
+from hetuflow.cli.program import Program, StartFailed
+from hetuflow.client.place import find_data_dir
+from hetuflow.errors import Refused, SettingsError
+from hetuflow.logs import configure_logging
+from hetuflow.nursery import Backoff, Child, Group, Restart, Supervisor
+from hetuflow.nursery import main as run_program
+from hetuflow.nursery.shutdown import run_until_signal
+
+__all__ = ["Launch", "up"]
+
+POLL_S = 0.05
+DRAIN_TIMEOUT_S = 90.0
+AGENT_DRAIN_TIMEOUT_S = 60.0
+SERVER_DRAIN_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+
+_log = structlog.get_logger()
+
+
+@attrs.define(kw_only=True)
+class Launch:
+  """What is started, and with what.
+
+  Args:
+    data_dir: shared by server and agent.
+    host, port: where the server listens; None leaves it to its settings.
+    concurrency: tasks the agent runs at once; None leaves it to its settings.
+    examples: whether the first start loads examples.
+    url: of the server, known once it serves.
+  """
+
+  data_dir: Path
+  host: str | None = None
+  port: int | None = None
+  concurrency: int | None = None
+  examples: bool = True
+  url: str | None = None
+
+  def server_arguments(self) -> list[str]:
+    """Return the server's arguments; a restarted one keeps its port."""
+    port = urlsplit(self.url).port if self.url else self.port
+    return [
+      *("--data-dir", str(self.data_dir)),
+      *(("--host", self.host) if self.host else ()),
+      *(("--port", str(port)) if port is not None else ()),
+    ]
+
+  def agent_arguments(self) -> list[str]:
+    """Return the agent's arguments: the gateway of this server, the same folder."""
+    gateway = f"{self.url}/ws".replace("http", "ws", 1)
+    limit = self.concurrency
+    return [
+      *("--data-dir", str(self.data_dir), "--server", gateway),
+      *(("--max-concurrent", str(limit)) if limit is not None else ()),
+    ]
+
+  async def server_ready(self, pid: int) -> None:
+    """Wait until the server of this pid has said where it serves."""
+    while (url := _url_of(self.data_dir, pid)) is None:  # noqa: ASYNC110 - it tells by a file
+      await trio.sleep(POLL_S)
+    self.url = url
+
+  async def agent_ready(self, pid: int) -> None:
+    """Wait for nothing: an agent connects when it can."""
+    await trio.lowlevel.checkpoint()
+
+
+def _url_of(data_dir: Path, pid: int) -> str | None:
+  """Return the URL in the file of the server with this pid, None while there is none."""
+  for file in data_dir.glob("servers/*.json"):
+    try:
+      said = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+      continue
+    if isinstance(said, dict) and said.get("pid") == pid:
+      return str(said.get("url")).rstrip("/")
+  return None
+
+
+def up_tree(launch: Launch, server: Program, agent: Program) -> Group:
+  """Return the tree of ``up``."""
+  patient = Restart.on_crash(
+    backoff=Backoff(initial=0.5, maximum=10.0),
+    max_restarts=8,
+    period=300.0,
+    fatal=(StartFailed, Refused, SettingsError),
+  )
+  examples = functools.partial(run_examples, launch)
+  return Group(
+    "up",
+    [
+      Child(
+        "server",
+        server.run,
+        doc="python -m hetuflow.server, with its PostgreSQL",
+        restart=patient,
+        drain=server.drain,
+        drain_timeout=SERVER_DRAIN_TIMEOUT_S,
+        stop_timeout=STOP_TIMEOUT_S,
+      ),
+      Child("examples", examples, doc="jobs for an empty namespace, once"),
+      Child(
+        "agent",
+        agent.run,
+        doc="python -m hetuflow.agent",
+        restart=patient,
+        drain=agent.drain,
+        drain_timeout=AGENT_DRAIN_TIMEOUT_S,
+        stop_timeout=STOP_TIMEOUT_S,
+      ),
+    ],
+  )
+
+
+async def run_examples(launch: Launch, *, task_status: trio.TaskStatus[None]) -> None:
+  """Load the examples where they are wanted; a failure is told and stops nothing."""
+  if launch.examples and launch.url is not None:
+    names = await load_examples(launch.url, launch.data_dir)
+    if names:
+      click.echo(f"loaded examples: {', '.join(names)}")
+  task_status.started()
+
+
+class _Greeting:
+  """Greets once everything has started."""
+
+  def __init__(self, launch: Launch) -> None:
+    self._launch = launch
+
+  def started(self, value: None = None) -> None:
+    """Print where the console is and how to go on."""
+    click.echo(f"hetuflow serves at {self._launch.url}")
+    click.echo(f"data and logs: {self._launch.data_dir}")
+    click.echo("look with `hetuflow status` and `hetuflow logs hello`; Ctrl-C ends it")
+
+
+async def run_up(launch: Launch) -> int:
+  """Run server and agent until a signal; return the exit code."""
+  folder = launch.data_dir / "logs"
+  show = functools.partial(click.echo, err=True)
+  with (
+    LogFile(folder / "server.log") as server_log,
+    LogFile(folder / "agent.log") as agent_log,
+  ):
+    server = Program(
+      "hetuflow.server",
+      launch.server_arguments,
+      ready=launch.server_ready,
+      log=server_log,
+      show=show,
+    )
+    agent = Program(
+      "hetuflow.agent",
+      launch.agent_arguments,
+      ready=launch.agent_ready,
+      log=agent_log,
+      show=show,
+    )
+    supervisor = Supervisor(up_tree(launch, server, agent))
+    return await run_until_signal(
+      supervisor, drain_timeout=DRAIN_TIMEOUT_S, task_status=_Greeting(launch)
+    )
+
+
+@click.command("up")
+@click.option("--host", help="Where the server listens.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="0 takes any free one.")
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--agent-concurrency", type=click.IntRange(1), help="Tasks at once.")
+@click.option("--no-examples", is_flag=True, help="Begin with nothing.")
+@click.pass_context
+def up(
+  ctx: click.Context,
+  host: str | None,
+  port: int | None,
+  data_dir: Path | None,
+  agent_concurrency: int | None,
+  no_examples: bool,
+) -> None:
+  """Start a server and an agent on this machine."""
+  configure_logging("warning", "auto")
+  launch = Launch(
+    data_dir=find_data_dir(data_dir).absolute(),
+    host=host,
+    port=port,
+    concurrency=agent_concurrency,
+    examples=not no_examples,
+  )
+  ctx.exit(run_program(run_up, launch))
