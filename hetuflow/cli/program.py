@@ -87,21 +87,28 @@ class Program:
       stderr=subprocess.STDOUT,
       start_new_session=True,
     )
-    try:
-      async with trio.open_nursery() as nursery:
-        nursery.start_soon(self._listen, process, nursery.cancel_scope)
-        with trio.move_on_after(READY_TIMEOUT_S) as patience:
-          await self._ready(process.pid)
-          self._was_ready = True
+    life = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+      nursery.start_soon(self._listen, process, life)
+      try:
+        with life:
+          await self._wait_ready(process.pid)
           task_status.started()
-        if patience.cancelled_caught:
-          raise StartFailed(self._said(f"was not ready in {READY_TIMEOUT_S:g} s"))
-    finally:
-      with trio.CancelScope(shield=True):
-        await self._end(process)
-      self._process = None
+          await trio.sleep_forever()
+      finally:
+        with trio.CancelScope(shield=True):
+          await self._end(process)
+        self._process = None
     if not self._draining:
       raise self._reason(process.returncode)
+
+  async def _wait_ready(self, pid: int) -> None:
+    """Wait until the process can be relied upon, within bounds."""
+    with trio.move_on_after(READY_TIMEOUT_S) as patience:
+      await self._ready(pid)
+    if patience.cancelled_caught:
+      raise StartFailed(self._said(f"was not ready in {READY_TIMEOUT_S:g} s"))
+    self._was_ready = True
 
   async def drain(self) -> None:
     """Ask the program to finish what it has and to end, and wait until it has ended."""
@@ -110,14 +117,19 @@ class Program:
       self._process.terminate()
       await self._process.wait()
 
-  async def _listen(self, process: trio.Process, scope: trio.CancelScope) -> None:
-    """Keep what the program says; when it has ended, end the waiting for it."""
-    async with trio.open_nursery() as nursery:
-      nursery.start_soon(self._read, process)
-      await process.wait()
-      # A process it left behind may hold the pipe open.
-      nursery.cancel_scope.deadline = trio.current_time() + LATE_OUTPUT_S
-    scope.cancel()
+  async def _listen(self, process: trio.Process, life: trio.CancelScope) -> None:
+    """Keep what the program says until it has ended, then end the waiting for it.
+
+    Shielded: a program that is being stopped has last words, and a pipe that nobody
+    empties would hold it up.
+    """
+    with trio.CancelScope(shield=True):
+      async with trio.open_nursery() as nursery:
+        nursery.start_soon(self._read, process)
+        await process.wait()
+        # A process it left behind may hold the pipe open.
+        nursery.cancel_scope.deadline = trio.current_time() + LATE_OUTPUT_S
+    life.cancel()
 
   async def _read(self, process: trio.Process) -> None:
     """Take the lines of the pipe until it is closed."""
