@@ -8,16 +8,19 @@ thread.
 
 import ctypes
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-__all__ = ["become_subreaper", "known", "launching", "strangers"]
+__all__ = ["become_subreaper", "is_foreign", "known", "launching", "strangers"]
 
 PR_SET_CHILD_SUBREAPER = 36
 
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
 known: set[int] = set()
-_under_way = 0
+_launches: dict[object, int] = {}
 
 
 @cache
@@ -28,19 +31,23 @@ def become_subreaper() -> None:
 
 @contextmanager
 def launching() -> Iterator[None]:
-  """Mark that children may appear whose pid we do not know yet."""
-  global _under_way
-  _under_way += 1
+  """Mark that a child may appear whose pid we do not know yet."""
+  launch = object()
+  boot_seconds = time.clock_gettime(time.CLOCK_BOOTTIME)
+  _launches[launch] = int(boot_seconds * TICKS_PER_SECOND)
   try:
     yield
   finally:
-    _under_way -= 1
+    del _launches[launch]
+
+
+def is_foreign(start_time: int) -> bool:
+  """Whether an unknown child with this start time cannot be one being launched now."""
+  return all(start_time < launched for launched in _launches.values())
 
 
 def strangers() -> list[int]:
-  """List children of ours that we did not start; none while a pid is being learnt."""
-  if _under_way:
-    return []
+  """List children of ours whose pid we do not know; some may be just being launched."""
   try:
     with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
       return [pid for pid in map(int, file.read().split()) if pid not in known]

@@ -81,12 +81,11 @@ class Helper:
     """Ask once; return the pid when the program executes."""
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-      with registry.launching():
-        try:
-          await self._request(_pack(spec, programs), streams, writer)
-        finally:
-          os.close(writer)
-        return await _answer(reader)
+      try:
+        await self._request(_pack(spec, programs), streams, writer)
+      finally:
+        os.close(writer)
+      return await _answer(reader)
     finally:
       os.close(reader)
 

@@ -56,6 +56,7 @@ class Running:
     stdout: our end of its standard output, non-blocking, None if not captured.
     stderr: likewise its standard error.
     memory_floor_bytes: a peak memory up to this says nothing.
+    started_at: epoch seconds right after its program was executed.
     wall: epoch seconds.
   """
 
@@ -67,6 +68,7 @@ class Running:
     stdout: int | None,
     stderr: int | None,
     memory_floor_bytes: int,
+    started_at: float,
     wall: Callable[[], float] = time.time,
   ) -> None:
     self.pid = pid
@@ -74,7 +76,7 @@ class Running:
     self.stdout = stdout
     self.stderr = stderr
     self.exit: Exit | None = None
-    self.started_at = wall()
+    self.started_at = started_at
     self._started_monotonic = time.monotonic()
     self._wall = wall
     self._memory_floor_bytes = memory_floor_bytes

@@ -101,7 +101,7 @@ def _reap_strangers() -> list[int]:
       continue  # started by other code of this program, which waits for it itself
     if stat.alive:
       alive.append(pid)
-    else:
+    elif registry.is_foreign(stat.start_time):
       with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
   return alive
