@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from hetuflow.client import AsyncClient, find_server
 from hetuflow.client.calls import jobs
 from hetuflow.errors import HetuflowError
@@ -15,8 +13,6 @@ from hetuflow.protocol.model import JobForCreate
 __all__ = ["load_examples", "read_examples"]
 
 NAMESPACE = "default"
-
-_log = structlog.get_logger()
 
 
 def read_examples() -> list[JobForCreate]:
@@ -29,23 +25,23 @@ def read_examples() -> list[JobForCreate]:
   return [wire.load(JobForCreate, body, strict=True) for body in bodies]
 
 
-async def load_examples(url: str, data_dir: Path) -> list[str]:
+async def load_examples(url: str, data_dir: Path) -> tuple[list[str], str | None]:
   """Make the examples if the default namespace has no job.
 
-  A failure is logged: examples are no reason not to start.
+  Nothing is raised for a failure: examples are no reason not to start.
 
   Returns:
-    The names of the jobs that were made.
+    The names of the jobs that were made, and what went wrong.
   """
   made: list[str] = []
   try:
     async with AsyncClient(find_server(server=url, data_dir=data_dir)) as client:
       page = await client.send(jobs.list_jobs(namespace_id=NAMESPACE, limit=1))
       if page.items:
-        return []
+        return [], None
       for job in read_examples():
         await client.send(jobs.create_job(job))
         made.append(job.name)
   except (HetuflowError, OSError, ValueError) as error:
-    _log.warning("examples_not_loaded", error=str(error))
-  return made
+    return made, str(error)
+  return made, None

@@ -169,7 +169,10 @@ class Program:
     if code == EXIT_USAGE and not self._was_ready:
       return SettingsError(self._said("refuses its settings"))
     ended = self._said(f"ended with code {code}")
-    return ProgramEnded(ended) if self._was_ready else StartFailed(ended)
+    if not self._was_ready:
+      return StartFailed(ended)
+    self._show(ended)
+    return ProgramEnded(ended)
 
   def _said(self, what: str) -> str:
     """Put what happened in front of the last lines of the log."""

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import attrs
 import click
-import structlog
 import trio
 
 from hetuflow.cli.examples import load_examples
@@ -33,8 +32,6 @@ DRAIN_TIMEOUT_S = 90.0
 AGENT_DRAIN_TIMEOUT_S = 60.0
 SERVER_DRAIN_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
-
-_log = structlog.get_logger()
 
 
 @attrs.define(kw_only=True)
@@ -135,7 +132,9 @@ def up_tree(launch: Launch, server: Program, agent: Program) -> Group:
 async def run_examples(launch: Launch, *, task_status: trio.TaskStatus[None]) -> None:
   """Load the examples where they are wanted; a failure is told and stops nothing."""
   if launch.examples and launch.url is not None:
-    names = await load_examples(launch.url, launch.data_dir)
+    names, problem = await load_examples(launch.url, launch.data_dir)
+    if problem:
+      click.echo(f"examples not loaded: {problem}", err=True)
     if names:
       click.echo(f"loaded examples: {', '.join(names)}")
   task_status.started()
@@ -198,7 +197,8 @@ def up(
   no_examples: bool,
 ) -> None:
   """Start a server and an agent on this machine."""
-  configure_logging("warning", "auto")
+  # What the supervisor would log of a crash, ``Program`` tells with its last lines.
+  configure_logging("critical", "auto")
   launch = Launch(
     data_dir=find_data_dir(data_dir).absolute(),
     host=host,
