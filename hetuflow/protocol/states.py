@@ -178,7 +178,7 @@ TASK_TRANSITIONS: Mapping[tuple[TaskStatus, TaskEvent], TaskStatus] = _table(
       (_T.BLOCKED, _T.PAUSED, *_UNCLAIMED, *_CLAIMED),
       _T.CANCELLED,
     ),
-    TaskEvent.MISS: ((*_UNCLAIMED, *_CLAIMED), _T.MISSED),
+    TaskEvent.MISS: (_CLAIMED, _T.MISSED),
     TaskEvent.PAUSE: (_UNCLAIMED, _T.PAUSED),
     TaskEvent.RESUME: ((_T.PAUSED,), _T.PENDING),
     TaskEvent.REVIVE: (

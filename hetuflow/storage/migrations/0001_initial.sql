@@ -416,3 +416,7 @@ CREATE TABLE sched_dead_letter (
 );
 
 CREATE INDEX sched_dead_letter_time ON sched_dead_letter (created_at);
+
+-- ── what is there from the beginning ────────────────────────────────────────────────
+
+INSERT INTO sched_namespace (id) VALUES ('default');

@@ -1,0 +1,476 @@
+"""Every event on every status, on a real database, against the one table."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import attrs
+import pytest
+
+from hetuflow.errors import Conflict
+from hetuflow.protocol.messages import (
+  AckOutcome,
+  AgentRegisterRequest,
+  HeldClaim,
+  TaskInstanceUpdate,
+)
+from hetuflow.protocol.model import (
+  AgentCapabilities,
+  AgentId,
+  InstanceId,
+  JobForCreate,
+  NamespaceId,
+  ServerId,
+  TaskConfig,
+  TaskForCreate,
+  TaskId,
+  TaskMetrics,
+  new_id,
+)
+from hetuflow.protocol.states import (
+  INSTANCE_LIVE,
+  INSTANCE_TRANSITIONS,
+  TASK_FINAL,
+  TASK_TRANSITIONS,
+  InstanceEvent,
+  TaskEvent,
+  TaskInstanceStatus,
+  TaskStatus,
+)
+from hetuflow.storage.agents import register_agent
+from hetuflow.storage.connect import Database
+from hetuflow.storage.instances import get_instance
+from hetuflow.storage.jobs import create_job
+from hetuflow.storage.sql import Query
+from hetuflow.storage.tasks import create_tasks, get_task
+from hetuflow.storage.transitions import (
+  ClaimOffer,
+  claim_tasks,
+  pause_task,
+  record_updates,
+  request_cancel,
+  resume_task,
+  revive_task,
+)
+
+DEFAULT = NamespaceId("default")
+BOTTOM = datetime(1970, 1, 1, tzinfo=UTC)
+
+FORCE_TASK = Query(
+  name="force_task",
+  text="""UPDATE sched_task SET status = $2::task_status, claim_token = $3,
+    attempts = $4, completed_at = $5 WHERE id = $1""",
+  parameters=("id", "status", "claim_token", "attempts", "completed_at"),
+)
+FORCE_INSTANCE = Query(
+  name="force_instance",
+  text="""INSERT INTO sched_task_instance (id, namespace_id, task_id, job_id,
+    job_version, agent_id, attempt, claim_token, scheduled_at, due_at, status,
+    completed_at)
+    SELECT $2, namespace_id, id, job_id, job_version, $3, 1, $4, scheduled_at, due_at,
+      $5::task_instance_status, $6 FROM sched_task WHERE id = $1""",
+  parameters=("task_id", "id", "agent_id", "claim_token", "status", "completed_at"),
+)
+LIVE = datetime(9999, 12, 31, 23, 59, 59, 999999)  # noqa: DTZ001 - asyncpg's infinity
+
+
+@attrs.frozen(kw_only=True)
+class Scene:
+  """A task, its attempt if it has one, and an agent that may claim."""
+
+  database: Database
+  task_id: TaskId
+  instance_id: InstanceId
+  claim_token: UUID
+  agent_id: AgentId
+  session_id: UUID
+  route_id: int
+
+  async def claim(self) -> int:
+    """Claim what there is; return how much that was."""
+    rows = await claim_tasks(
+      self.database,
+      ClaimOffer(
+        namespace_id=DEFAULT,
+        agents=[self.agent_id],
+        sessions=[self.session_id],
+        routes=[self.route_id],
+        floors=[BOTTOM],
+        run_agents=[self.agent_id] * 50,
+        hold_agents=[],
+      ),
+    )
+    return len(rows)
+
+  async def report(
+    self, status: TaskInstanceStatus, *, token: UUID | None = None, **more: object
+  ) -> AckOutcome | None:
+    """Report something of the attempt; return what was not simply accepted."""
+    update = TaskInstanceUpdate(
+      instance_id=self.instance_id,
+      namespace_id=DEFAULT,
+      claim_token=token or self.claim_token,
+      status=status,
+      metrics=TaskMetrics(),
+      **more,  # type: ignore[arg-type]
+    )
+    outcomes = await record_updates(self.database, DEFAULT, [update])
+    return outcomes.get(self.instance_id)
+
+  async def task_status(self) -> TaskStatus:
+    """Read the task's status."""
+    return (await get_task(self.database, self.task_id)).status
+
+
+async def make_scene(
+  database: Database,
+  *,
+  status: TaskStatus = TaskStatus.DISPATCHED,
+  instance_status: TaskInstanceStatus = TaskInstanceStatus.DISPATCHED,
+  max_retries: int = 0,
+  **config: object,
+) -> Scene:
+  """Bring a task and an attempt into the statuses asked for."""
+  settings = TaskConfig(cmd="/bin/true", max_retries=max_retries, **config)  # type: ignore[arg-type]
+  job = await create_job(
+    database, JobForCreate(name=f"job-{new_id()}", config=settings)
+  )
+  [task_id] = await create_tasks(database, [TaskForCreate(job_id=job.id)])
+  agent_id, session_id = AgentId(new_id()), new_id()
+  await register_agent(
+    database,
+    AgentRegisterRequest(
+      protocol_version=1,
+      agent_id=agent_id,
+      epoch=1,
+      name="a",
+      namespace_ids=[DEFAULT],
+      capabilities=AgentCapabilities(executors=["process"]),
+    ),
+    session_id=session_id,
+    server_id=ServerId(new_id()),
+    lease=30.0,
+  )
+  token = uuid4()
+  claimed = status in (TaskStatus.DISPATCHED, TaskStatus.RUNNING)
+  now = datetime.now(UTC)
+  await database.fetch(
+    FORCE_TASK,
+    id=task_id,
+    status=status,
+    claim_token=token if claimed else None,
+    attempts=1,
+    completed_at=now if status in TASK_FINAL else LIVE,
+  )
+  instance_id = InstanceId(new_id())
+  await database.fetch(
+    FORCE_INSTANCE,
+    task_id=task_id,
+    id=instance_id,
+    agent_id=agent_id,
+    claim_token=token,
+    status=instance_status,
+    completed_at=LIVE if instance_status in INSTANCE_LIVE else now,
+  )
+  row = await database.fetchval(
+    Query(
+      name="route",
+      text="SELECT route_id FROM sched_task WHERE id = $1",
+      parameters=("id",),
+    ),
+    id=task_id,
+  )
+  return Scene(
+    database=database,
+    task_id=task_id,
+    instance_id=instance_id,
+    claim_token=token,
+    agent_id=agent_id,
+    session_id=session_id,
+    route_id=row,
+  )
+
+
+async def happen(scene: Scene, event: TaskEvent) -> None:
+  """Let an event happen through the function that stands for it."""
+  match event:
+    case TaskEvent.CLAIM:
+      await scene.claim()
+    case TaskEvent.START:
+      await scene.report(TaskInstanceStatus.RUNNING)
+    case TaskEvent.SUCCEED:
+      await scene.report(TaskInstanceStatus.SUCCEEDED)
+    case TaskEvent.FAIL | TaskEvent.RETRY:
+      await scene.report(TaskInstanceStatus.FAILED, exit_code=1)
+    case TaskEvent.RELEASE:
+      await scene.report(TaskInstanceStatus.RELEASED)
+    case TaskEvent.MISS:
+      await scene.report(TaskInstanceStatus.CANCELLED, reason="start_deadline")
+    case TaskEvent.CANCEL:
+      await request_cancel(scene.database, scene.task_id)
+      await scene.report(TaskInstanceStatus.CANCELLED)
+    case TaskEvent.PAUSE:
+      await pause_task(scene.database, scene.task_id)
+    case TaskEvent.RESUME:
+      await resume_task(scene.database, scene.task_id)
+    case TaskEvent.REVIVE:
+      await revive_task(scene.database, scene.task_id)
+
+
+REPORTABLE = {
+  TaskEvent.START,
+  TaskEvent.SUCCEED,
+  TaskEvent.FAIL,
+  TaskEvent.RETRY,
+  TaskEvent.RELEASE,
+  TaskEvent.MISS,
+}
+
+
+@pytest.mark.parametrize("status", TaskStatus)
+async def test_a_task_changes_as_the_table_says_and_never_otherwise(
+  database: Database, status: TaskStatus
+) -> None:
+  for event in TaskEvent:
+    await check_task_event(database, status, event)
+
+
+async def check_task_event(
+  database: Database, status: TaskStatus, event: TaskEvent
+) -> None:
+  """Let one event happen in one status, on a task of its own."""
+  running = status is TaskStatus.RUNNING and event is not TaskEvent.RELEASE
+  scene = await make_scene(
+    database,
+    status=status,
+    instance_status=(
+      TaskInstanceStatus.RUNNING if running else TaskInstanceStatus.DISPATCHED
+    )
+    if status not in TASK_FINAL or event in REPORTABLE
+    else TaskInstanceStatus.SUCCEEDED,
+    max_retries=1 if event is TaskEvent.RETRY else 0,
+  )
+  if event is TaskEvent.CLAIM:
+    # Nothing stands in the way of the claim but the task's own status.
+    await scene.database.fetch(
+      Query(
+        name="forget",
+        text="DELETE FROM sched_task_instance WHERE task_id = $1",
+        parameters=("id",),
+      ),
+      id=scene.task_id,
+    )
+  if status is TaskStatus.RUNNING and event is TaskEvent.RELEASE:
+    await scene.report(TaskInstanceStatus.RUNNING)
+  expected = TASK_TRANSITIONS.get((status, event))
+  refused_by_call = event in (
+    TaskEvent.PAUSE,
+    TaskEvent.RESUME,
+    TaskEvent.REVIVE,
+  ) or (event is TaskEvent.CANCEL and status is not TaskStatus.CANCELLED)
+  if expected is None and refused_by_call:
+    with pytest.raises(Conflict):
+      await happen(scene, event)
+  else:
+    await happen(scene, event)
+  assert await scene.task_status() == (expected or status), event
+
+
+EVENT_STATUS = {
+  InstanceEvent.START: TaskInstanceStatus.RUNNING,
+  InstanceEvent.SUCCEED: TaskInstanceStatus.SUCCEEDED,
+  InstanceEvent.FAIL: TaskInstanceStatus.FAILED,
+  InstanceEvent.TIME_OUT: TaskInstanceStatus.TIMEOUT,
+  InstanceEvent.CANCEL: TaskInstanceStatus.CANCELLED,
+  InstanceEvent.LOSE: TaskInstanceStatus.LOST,
+  InstanceEvent.RELEASE: TaskInstanceStatus.RELEASED,
+}
+
+
+@pytest.mark.parametrize("status", TaskInstanceStatus)
+async def test_an_instance_changes_as_the_table_says_and_never_otherwise(
+  database: Database, status: TaskInstanceStatus
+) -> None:
+  for event in InstanceEvent:
+    await check_instance_event(database, status, event)
+
+
+async def check_instance_event(
+  database: Database, status: TaskInstanceStatus, event: InstanceEvent
+) -> None:
+  """Let one event happen in one status, on an instance of its own."""
+  live = status in INSTANCE_LIVE
+  scene = await make_scene(
+    database,
+    status=TaskStatus(status) if live else TaskStatus.FAILED,
+    instance_status=status,
+  )
+  outcome = await scene.report(EVENT_STATUS[event])
+  expected = INSTANCE_TRANSITIONS.get((status, event))
+  instance = await get_instance(database, scene.instance_id)
+  assert instance.status == (expected or status)
+  if expected is None:
+    repeated = EVENT_STATUS[event] in (status, TaskInstanceStatus.RUNNING)
+    assert outcome == (AckOutcome.DUPLICATE if repeated else AckOutcome.STALE)
+  else:
+    assert outcome is None
+
+
+async def test_a_report_with_another_claim_token_changes_nothing(
+  database: Database,
+) -> None:
+  scene = await make_scene(database)
+  outcome = await scene.report(TaskInstanceStatus.SUCCEEDED, token=uuid4())
+  assert outcome is AckOutcome.STALE
+  assert await scene.task_status() is TaskStatus.DISPATCHED
+
+
+async def test_of_two_finishes_of_one_attempt_the_first_one_stands(
+  database: Database,
+) -> None:
+  scene = await make_scene(database)
+  assert await scene.report(TaskInstanceStatus.SUCCEEDED) is None
+  assert await scene.report(TaskInstanceStatus.SUCCEEDED) is AckOutcome.DUPLICATE
+  assert await scene.report(TaskInstanceStatus.FAILED) is AckOutcome.STALE
+  assert await scene.task_status() is TaskStatus.SUCCEEDED
+
+
+async def test_retries_wait_longer_each_time_up_to_the_maximum(
+  database: Database,
+) -> None:
+  scene = await make_scene(
+    database,
+    max_retries=9,
+    retry_interval=10.0,
+    retry_backoff=3.0,
+    retry_max_interval=80.0,
+  )
+  waits = []
+  for attempt in range(1, 5):
+    await scene.report(TaskInstanceStatus.FAILED, exit_code=1)
+    task = await get_task(database, scene.task_id)
+    assert task.status is TaskStatus.WAITING_RETRY
+    waits.append(round((task.due_at - task.updated_at).total_seconds()))
+    token = uuid4()
+    await database.fetch(
+      FORCE_TASK,
+      id=scene.task_id,
+      status=TaskStatus.DISPATCHED,
+      claim_token=token,
+      attempts=attempt + 1,
+      completed_at=LIVE,
+    )
+    scene = attrs.evolve(scene, claim_token=token, instance_id=InstanceId(new_id()))
+    await database.fetch(
+      FORCE_INSTANCE,
+      task_id=scene.task_id,
+      id=scene.instance_id,
+      agent_id=scene.agent_id,
+      claim_token=token,
+      status=TaskInstanceStatus.DISPATCHED,
+      completed_at=LIVE,
+    )
+  assert waits == [10, 30, 80, 80]
+
+
+@pytest.mark.parametrize(
+  ("code", "expected"),
+  [(75, TaskStatus.WAITING_RETRY), (1, TaskStatus.FAILED)],
+)
+async def test_only_the_named_exit_codes_are_retried(
+  database: Database, code: int, expected: TaskStatus
+) -> None:
+  scene = await make_scene(database, max_retries=3, retry_on_exit_codes=[75])
+  await scene.report(TaskInstanceStatus.FAILED, exit_code=code)
+  assert await scene.task_status() is expected
+
+
+@pytest.mark.parametrize(
+  ("on_lost", "expected"),
+  [("retry", TaskStatus.WAITING_RETRY), ("fail", TaskStatus.FAILED)],
+)
+async def test_a_lost_attempt_is_repeated_unless_the_job_forbids_it(
+  database: Database, on_lost: str, expected: TaskStatus
+) -> None:
+  scene = await make_scene(database, on_lost=on_lost)
+  await scene.report(TaskInstanceStatus.LOST)
+  assert await scene.task_status() is expected
+
+
+async def test_a_released_claim_does_not_count_as_an_attempt(
+  database: Database,
+) -> None:
+  scene = await make_scene(database)
+  await scene.report(TaskInstanceStatus.RELEASED)
+  task = await get_task(database, scene.task_id)
+  assert (task.status, task.attempts) == (TaskStatus.PENDING, 0)
+  assert await scene.claim() == 1
+
+
+async def test_an_agent_whose_session_was_replaced_claims_nothing(
+  database: Database,
+) -> None:
+  scene = await make_scene(database)
+  await scene.report(TaskInstanceStatus.RELEASED)
+  old = attrs.evolve(scene, session_id=new_id())
+  assert await old.claim() == 0
+  assert await scene.claim() == 1
+
+
+async def test_registering_gives_back_what_the_agent_does_not_hold(
+  database: Database,
+) -> None:
+  scene = await make_scene(database)
+  stranger = InstanceId(new_id())
+  request = AgentRegisterRequest(
+    protocol_version=1,
+    agent_id=scene.agent_id,
+    epoch=2,
+    name="a",
+    namespace_ids=[DEFAULT],
+    held=[HeldClaim(instance_id=stranger, namespace_id=DEFAULT, claim_token=uuid4())],
+  )
+  registration = await register_agent(
+    database, request, session_id=new_id(), server_id=ServerId(new_id()), lease=30.0
+  )
+  assert registration.released == 1
+  assert registration.superseded == [stranger]
+  instance = await get_instance(database, scene.instance_id)
+  assert instance.status is TaskInstanceStatus.RELEASED
+  assert await scene.task_status() is TaskStatus.PENDING
+
+
+async def test_registering_keeps_what_the_agent_holds(database: Database) -> None:
+  scene = await make_scene(database)
+  request = AgentRegisterRequest(
+    protocol_version=1,
+    agent_id=scene.agent_id,
+    epoch=1,
+    name="a",
+    namespace_ids=[DEFAULT],
+    held=[
+      HeldClaim(
+        instance_id=scene.instance_id,
+        namespace_id=DEFAULT,
+        claim_token=scene.claim_token,
+      )
+    ],
+  )
+  registration = await register_agent(
+    database, request, session_id=new_id(), server_id=ServerId(new_id()), lease=30.0
+  )
+  assert (registration.released, registration.superseded) == (0, [])
+  assert await scene.task_status() is TaskStatus.DISPATCHED
+
+
+async def test_an_end_reported_from_a_wrong_clock_stays_within_what_can_be(
+  database: Database,
+) -> None:
+  scene = await make_scene(database)
+  await scene.report(
+    TaskInstanceStatus.SUCCEEDED,
+    started_at=datetime.now(UTC),
+    completed_at=datetime.now(UTC) + timedelta(days=4_000),
+  )
+  task = await get_task(database, scene.task_id)
+  assert task.completed_at is not None
+  assert task.completed_at <= datetime.now(UTC) + timedelta(seconds=5)
