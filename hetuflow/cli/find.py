@@ -1,6 +1,5 @@
 """From what people call things to the things: names, ids, the latest instance."""
 
-from itertools import islice
 from uuid import UUID
 
 from hetuflow.cli.session import Session
@@ -19,6 +18,8 @@ __all__ = [
 ]
 
 NOT_FOUND = 404
+RECENT = 20
+"""Instances looked at for one that has begun."""
 
 
 class NotThere(HetuflowError):
@@ -109,6 +110,11 @@ def find_instance(session: Session, text: str) -> TaskInstance:
 def _latest(
   session: Session, *, task_id: UUID | None = None, job_id: UUID | None = None
 ) -> TaskInstance | None:
-  """Return the newest instance of a task or job; lists come newest first."""
-  call = tasks.list_instances(task_id=task_id, job_id=job_id, limit=1)
-  return next(islice(session.client.pages(call), 1), None)
+  """Return the newest instance of a task or job that has begun, else the newest.
+
+  Lists come newest first; the first of them may still wait on its agent for its time.
+  """
+  call = tasks.list_instances(task_id=task_id, job_id=job_id, limit=RECENT)
+  recent = session.send(call).items
+  begun = (each for each in recent if each.started_at is not None)
+  return next(begun, recent[0] if recent else None)
