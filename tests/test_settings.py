@@ -67,7 +67,6 @@ def test_without_sources_the_defaults_of_the_contract_hold() -> None:
   assert config.server.heartbeat == 5
   assert config.server.session_lease == 30
   assert config.server.server_ttl == 4
-  assert config.server.lost_grace == 120
   assert config.server.drain_timeout == 30
   assert config.database.url is None
   assert agent().agent.server == ("ws://127.0.0.1:8080/ws",)
@@ -169,7 +168,7 @@ def test_variables_of_other_programs_and_of_jobs_are_none_of_ours() -> None:
     (
       "[database]\npoolsize = 1\n",
       "app.toml: database.poolsize: unknown key, expected one of pool_size, "
-      "replica_url, statement_timeout, url",
+      "statement_timeout, url",
     ),
     (
       "[databse]\nurl = 'x'\n",
@@ -229,10 +228,6 @@ def test_a_wrong_flag_is_named() -> None:
       "[server]\nserver_ttl = 3\n",
       "database.statement_timeout: expected at most server.server_ttl / 2 = 1.5 "
       "seconds, got 2",
-    ),
-    (
-      "[server]\nlost_grace = 29\n",
-      "server.lost_grace: expected at least server.session_lease = 30 seconds, got 29",
     ),
     (
       "[server]\nserver_ttl = 31\n",

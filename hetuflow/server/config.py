@@ -107,11 +107,6 @@ class ServerSettings:
     default=4.0,
     help="How long a silent server or leader keeps its office, in seconds.",
   )
-  lost_grace: float = setting(
-    kinds.number(0, _DAY_SECONDS),
-    default=120.0,
-    help="How long a result of a lost instance is still accepted, in seconds.",
-  )
   hold: int = setting(
     kinds.integer(0, 1_000_000),
     default=1000,
@@ -121,6 +116,11 @@ class ServerSettings:
     kinds.integer(0, 100),
     default=5,
     help="How often an unacknowledged message is sent again.",
+  )
+  compression: bool = setting(
+    kinds.boolean(),
+    default=False,
+    help="Whether messages are packed for agents that offer it: for slow links.",
   )
 
 
@@ -135,12 +135,6 @@ class DatabaseSettings:
     metavar="URL",
     secret=True,
     help="The PostgreSQL to use; without it the server starts its own.",
-  )
-  replica_url: str | None = setting(
-    kinds.url("postgresql", "postgres"),
-    default=None,
-    secret=True,
-    help="A read replica for the queries over history.",
   )
   pool_size: int = setting(
     kinds.integer(2, 1000),
@@ -209,13 +203,6 @@ def _refuse_wrong_proportions(config: ServerConfig) -> None:
     "database.statement_timeout",
     database.statement_timeout,
     f"at most server.server_ttl / 2 = {server.server_ttl / 2:g}",
-  )
-  # Else a lost instance would be final before its lease has ended everywhere.
-  _require(
-    server.lost_grace >= server.session_lease,
-    "server.lost_grace",
-    server.lost_grace,
-    f"at least server.session_lease = {server.session_lease:g}",
   )
   # What was planned must last until another server has taken over.
   _require(

@@ -14,7 +14,8 @@ import attrs
 from hetuflow import __version__
 from hetuflow.nursery import Child, Group, Wakeup
 from hetuflow.protocol.model import ServerForCreate, ServerId
-from hetuflow.server.api.app import ApiServices, create_app
+from hetuflow.server.api.app import create_app
+from hetuflow.server.api.services import ApiServices
 from hetuflow.server.clock import DatabaseClock
 from hetuflow.server.config import ServerConfig
 from hetuflow.server.gateway.connection import Doorkeeper

@@ -15,6 +15,7 @@ from attrs import frozen
 
 __all__ = [
   "Kind",
+  "boolean",
   "choice",
   "integer",
   "name",
@@ -149,6 +150,23 @@ def choice(*words: str) -> Kind:
     return word
 
   return Kind(expected=f"one of {', '.join(words)}", read=read)
+
+
+def boolean() -> Kind:
+  """Accept true or false; as text also yes and no, on and off, 1 and 0."""
+  words = dict.fromkeys(("true", "yes", "on", "1"), True)
+  words |= dict.fromkeys(("false", "no", "off", "0"), False)
+
+  def read(raw: object) -> bool:
+    """Read a truth value."""
+    if isinstance(raw, bool):
+      return raw
+    word = _read_text(raw).lower()
+    if word not in words:
+      raise ValueError(word)
+    return words[word]
+
+  return Kind(expected="true or false", read=read)
 
 
 def texts() -> Kind:
