@@ -13,7 +13,6 @@ __all__ = [
   "disable_job",
   "enable_job",
   "get_job",
-  "job_stats",
   "list_job_versions",
   "list_jobs",
   "run_job",
@@ -78,8 +77,3 @@ def run_job(job_id: UUID, run: JobForRun | dict[str, Any] | None = None) -> Call
 def list_job_versions(job_id: UUID) -> Call[Page[JobVersion]]:
   """Describe the list of a job's configurations."""
   return listing(JobVersion, "jobs", job_id, "versions", query={})
-
-
-def job_stats(job_id: UUID) -> Call[dict[str, Any]]:
-  """Describe the reading of how a job has fared."""
-  return get(dict, "jobs", job_id, "stats")

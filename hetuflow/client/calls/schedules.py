@@ -1,6 +1,5 @@
 """Schedules: when jobs are due."""
 
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +21,6 @@ __all__ = [
   "disable_schedule",
   "enable_schedule",
   "get_schedule",
-  "list_ledger",
   "list_schedules",
   "preview_schedule",
   "update_schedule",
@@ -90,14 +88,3 @@ def disable_schedule(schedule_id: UUID) -> Call[Schedule]:
 def preview_schedule(timing: ScheduleForPreview | dict[str, Any]) -> Call[Preview]:
   """Describe the question when a timing would fire."""
   return post(Preview, "schedules", "preview", body=timing)
-
-
-def list_ledger(
-  schedule_id: UUID,
-  *,
-  start_at: datetime | None = None,
-  end_at: datetime | None = None,
-) -> Call[dict[str, Any]]:
-  """Describe the reading of what became of each planned time."""
-  query = {"start_at": start_at, "end_at": end_at}
-  return get(dict, "schedules", schedule_id, "ledger", **query)

@@ -113,6 +113,6 @@ def get_instance(instance_id: UUID) -> Call[TaskInstance]:
   return get(TaskInstance, "task-instances", instance_id)
 
 
-def kill_instance(instance_id: UUID) -> Call[None]:
+def kill_instance(instance_id: UUID) -> Call[TaskInstance]:
   """Describe that what runs is to be killed at once."""
-  return post(type(None), "task-instances", instance_id, "kill")
+  return post(TaskInstance, "task-instances", instance_id, "kill")
