@@ -11,12 +11,7 @@ from pathlib import Path
 import structlog
 
 from hetuflow.errors import StorageError
-from hetuflow.protocol.model import (
-  NamespaceFilter,
-  NamespaceForCreate,
-  NamespaceId,
-  new_id,
-)
+from hetuflow.protocol.model import new_id
 from hetuflow.protocol.model.ids import DEFAULT_NAMESPACE
 from hetuflow.storage.access import (
   KEY_PREFIX,
@@ -26,7 +21,6 @@ from hetuflow.storage.access import (
   lock_access,
 )
 from hetuflow.storage.connect import Database
-from hetuflow.storage.namespaces import create_namespace, query_namespaces
 from hetuflow.storage.secret import Secret, parse_secret
 
 __all__ = ["ADMIN_KEY_FILE", "AGENT_TOKEN_FILE", "ensure_first_access"]
@@ -54,13 +48,10 @@ async def ensure_first_access(database: Database, data_dir: Path) -> bool:
   async with database.transaction() as connection:
     if await lock_access(connection) > 0:
       return False
-    if not await query_namespaces(connection, NamespaceFilter(), limit=1):
-      await create_namespace(connection, NamespaceForCreate(id=DEFAULT_NAMESPACE))
     key = _provide(data_dir / ADMIN_KEY_FILE, KEY_PREFIX)
     await insert_api_key(connection, "admin", key)
     token = _provide(data_dir / AGENT_TOKEN_FILE, TOKEN_PREFIX)
-    namespace_ids = [NamespaceId(DEFAULT_NAMESPACE)]
-    await insert_agent_token(connection, "default", token, namespace_ids)
+    await insert_agent_token(connection, "default", token, [DEFAULT_NAMESPACE])
   _log.info("first_access_made", data_dir=str(data_dir), api_key_id=str(key.id))
   return True
 

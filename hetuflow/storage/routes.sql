@@ -3,11 +3,12 @@
 SELECT id FROM sched_route WHERE namespace_id = $namespace_id AND selector = $selector
 
 -- name: insert_route
--- Number a selector; nothing comes back when another was faster.
+-- Number a selector and tell who serves agents; nothing comes back when another was
+-- faster.
 INSERT INTO sched_route (namespace_id, selector)
 VALUES ($namespace_id, $selector)
 ON CONFLICT (namespace_id, selector) DO NOTHING
-RETURNING id
+RETURNING id, pg_notify('hetuflow', 'routes')
 
 -- name: list_routes
 -- The routes of some namespaces, or of all, in the order they were made.

@@ -2,26 +2,42 @@
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
+import attrs
+
+from hetuflow.protocol.messages import TaskInstanceUpdate
 from hetuflow.protocol.model import (
+  AgentForCreate,
+  AgentId,
+  InstanceId,
   Job,
   JobForCreate,
   NamespaceForCreate,
+  NamespaceId,
   Schedule,
   ScheduleForCreate,
   TaskConfig,
+  TaskId,
+  TaskInstanceForCreate,
+  new_id,
 )
-from hetuflow.protocol.states import ScheduleKind
+from hetuflow.protocol.states import LogStream, ScheduleKind, TaskInstanceStatus
+from hetuflow.storage.agents import create_agent
 from hetuflow.storage.connect import Database, Record
+from hetuflow.storage.instances import create_instance
 from hetuflow.storage.jobs import create_job
+from hetuflow.storage.logs import LogWrite, append_chunks
 from hetuflow.storage.namespaces import create_namespace
 from hetuflow.storage.schedules import create_schedule
 from hetuflow.storage.sql import Query, parse_queries
+from hetuflow.storage.transitions import record_updates
 
 
 async def make_namespace(database: Database, id: str = "default") -> None:
-  """Make a namespace."""
-  await create_namespace(database, NamespaceForCreate(id=id))
+  """Make a namespace; the default one is there from the beginning."""
+  if id != "default":
+    await create_namespace(database, NamespaceForCreate(id=id))
 
 
 async def make_job(database: Database, name: str = "backup", **more: Any) -> Job:
@@ -104,3 +120,64 @@ async def read_clock(database: Database) -> datetime:
   """Read the database's clock."""
   now: datetime = await database.fetchval(READ_CLOCK)
   return now
+
+
+READ_CLAIM = query("""
+  SELECT namespace_id, claim_token FROM sched_task_instance WHERE id = $id
+""")
+
+
+@attrs.frozen(kw_only=True)
+class Attempt:
+  """A running attempt, as its agent knows it."""
+
+  database: Database
+  id: InstanceId
+  namespace_id: NamespaceId
+  claim_token: UUID
+
+  async def print(self, stream: LogStream, offset: int, data: bytes) -> None:
+    """Say something."""
+    write = LogWrite(
+      instance_id=self.id,
+      claim_token=self.claim_token,
+      stream=stream,
+      offset=offset,
+      data=data,
+    )
+    await append_chunks(self.database, self.namespace_id, [write])
+
+  async def end(self, exit_code: int = 0) -> None:
+    """Report the end."""
+    succeeded, failed = TaskInstanceStatus.SUCCEEDED, TaskInstanceStatus.FAILED
+    now = await read_clock(self.database)
+    update = TaskInstanceUpdate(
+      instance_id=self.id,
+      namespace_id=self.namespace_id,
+      claim_token=self.claim_token,
+      status=failed if exit_code else succeeded,
+      started_at=now,
+      completed_at=now,
+      exit_code=exit_code,
+    )
+    assert await record_updates(self.database, self.namespace_id, [update]) == {}
+
+
+async def start_attempt(database: Database, task_id: TaskId) -> Attempt:
+  """Claim a task for an agent that has not connected."""
+  agent_id = AgentId(new_id())
+  agent = AgentForCreate(
+    id=agent_id, namespace_ids=[NamespaceId("default")], name=f"agent-{agent_id}"
+  )
+  await create_agent(database, agent)
+  instance = await create_instance(
+    database, TaskInstanceForCreate(task_id=task_id, agent_id=agent_id)
+  )
+  row = await database.fetchrow(READ_CLAIM, id=instance.id)
+  assert row is not None
+  return Attempt(
+    database=database,
+    id=instance.id,
+    namespace_id=row["namespace_id"],
+    claim_token=row["claim_token"],
+  )

@@ -1,0 +1,73 @@
+"""What the API needs from the rest of the server."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import attrs
+import trio
+from quart import current_app
+
+from hetuflow.protocol.model import AgentId, ServerId
+from hetuflow.storage.connect import Database
+
+__all__ = ["EXTENSION", "ApiServices", "GatewayView", "services"]
+
+EXTENSION = "hetuflow"
+MIB = 1024**2
+
+
+class GatewayView(Protocol):
+  """The gateway as the API sees it."""
+
+  def connections(self) -> list[dict[str, Any]]:
+    """List the live sessions of this server, as plain JSON types."""
+    ...
+
+  def statistics(self) -> dict[str, Any]:
+    """Return counters, as plain JSON types."""
+    ...
+
+  def disconnect(self, agent_id: AgentId, reason: str) -> bool:
+    """End the session of an agent; tell whether it had one here."""
+    ...
+
+  async def serve_websocket(self) -> None:
+    """Serve the WebSocket of the current context to its end."""
+    ...
+
+
+def _no_wake(kind: str, namespace_id: str) -> None:
+  """Wake nobody: polling finds it."""
+
+
+@attrs.frozen(kw_only=True)
+class ApiServices:
+  """What the API needs, handed in by the server's tree.
+
+  Args:
+    database: where everything is.
+    gateway: the sessions of agents.
+    tree: returns the state of the supervision tree, as plain JSON types.
+    server_id: of this server.
+    version: of this program.
+    wake: hints, after a commit, that there are new ``tasks`` or ``schedules`` in a
+      namespace; called with the kind and the namespace.
+    max_body_size: bytes of the largest body that is read.
+    cors_origins: web origins that may call; ``*`` means all.
+    draining: set when the server takes nothing new; streams end then.
+  """
+
+  database: Database
+  gateway: GatewayView
+  tree: Callable[[], dict[str, Any]]
+  server_id: ServerId
+  version: str
+  wake: Callable[[str, str], None] = _no_wake
+  max_body_size: int = 16 * MIB
+  cors_origins: tuple[str, ...] = ()
+  draining: trio.Event = attrs.field(factory=trio.Event)
+
+
+def services() -> ApiServices:
+  """Return the services of the application that serves this request."""
+  return cast(ApiServices, current_app.extensions[EXTENSION])

@@ -1,0 +1,121 @@
+"""``/system``: how this server is."""
+
+import platform
+from typing import Any
+
+import attrs
+import trio
+from quart import Blueprint, Response
+
+from hetuflow.errors import StorageError
+from hetuflow.protocol.model import ServerId
+from hetuflow.server.api.exchange import answer
+from hetuflow.server.api.operation import operation
+from hetuflow.server.api.services import services
+from hetuflow.storage.servers import DatabaseState, ping
+
+__all__ = ["blueprint"]
+
+blueprint = Blueprint("system", __name__)
+
+OK = "ok"
+UNAVAILABLE = "unavailable"
+DRAINING = "draining"
+PING_TIMEOUT_SECONDS = 2.0
+
+
+@attrs.frozen(kw_only=True)
+class Health:
+  """Whether the server can serve; ``status`` is ok, draining or unavailable."""
+
+  status: str
+  database: str
+  version: str
+  server_id: ServerId
+
+
+@attrs.frozen(kw_only=True)
+class Liveness:
+  """That the process answers."""
+
+  status: str = OK
+
+
+@attrs.frozen(kw_only=True)
+class Info:
+  """What this server is."""
+
+  name: str = "hetuflow"
+  version: str
+  server_id: ServerId
+  python: str
+  database: DatabaseState
+
+
+@blueprint.get("/health")
+@operation(Health, open=True)
+async def get_health() -> Response:
+  """Tell whether the server and its database are well; 503 when not."""
+  return await _health()
+
+
+@blueprint.get("/health/ready")
+@operation(Health, open=True)
+async def get_readiness() -> Response:
+  """Tell whether to send requests here; 503 when not."""
+  return await _health()
+
+
+@blueprint.get("/health/live")
+@operation(Liveness, open=True)
+async def get_liveness() -> Response:
+  """Tell that the process answers, whatever the database does."""
+  return answer(Liveness())
+
+
+async def _health() -> Response:
+  """Ask the database and look whether the server drains."""
+  context = services()
+  well = await _database_answers()
+  status = OK if well else UNAVAILABLE
+  if well and context.draining.is_set():
+    status = DRAINING
+  health = Health(
+    status=status,
+    database=OK if well else UNAVAILABLE,
+    version=context.version,
+    server_id=context.server_id,
+  )
+  return answer(health, 200 if status == OK else 503)
+
+
+async def _database_answers() -> bool:
+  """Tell whether the database answers soon."""
+  with trio.move_on_after(PING_TIMEOUT_SECONDS):
+    try:
+      await ping(services().database)
+    except StorageError:
+      return False
+    return True
+  return False
+
+
+@blueprint.get("/info")
+@operation(Info)
+async def get_info() -> Response:
+  """Read versions and the database's time."""
+  context = services()
+  info = Info(
+    version=context.version,
+    server_id=context.server_id,
+    python=platform.python_version(),
+    database=await ping(context.database),
+  )
+  return answer(info)
+
+
+@blueprint.get("/tree")
+@operation(dict[str, Any])
+async def get_tree() -> Response:
+  """Read the supervision tree with the state of each child."""
+  return answer(services().tree())
