@@ -12,6 +12,7 @@ import math
 import os
 import select
 from contextlib import closing
+from typing import Protocol
 
 import trio
 from attrs import evolve, field, frozen
@@ -19,7 +20,7 @@ from attrs import evolve, field, frozen
 from hetuflow.agent.process.running import Exit, Running
 from hetuflow.agent.process.tree import has_leftovers, terminate_tree
 
-__all__ = ["Chunk", "Collected", "collect"]
+__all__ = ["Chunk", "Collected", "Sink", "collect"]
 
 FLUSH_BYTES = 64 * 1024
 FLUSH_SECONDS = 0.2
@@ -43,6 +44,16 @@ class Chunk:
   stream: str
   offset: int
   data: bytes
+
+
+class Sink(Protocol):
+  """What takes chunks: a memory channel, or anything that says in time that it is full."""
+
+  def send_nowait(self, value: Chunk, /) -> None:
+    """Take a chunk, or raise `trio.WouldBlock` or `trio.BrokenResourceError`."""
+
+  async def send(self, value: Chunk, /) -> None:
+    """Take a chunk when there is room, or raise `trio.BrokenResourceError`."""
 
 
 @frozen(kw_only=True)
@@ -72,7 +83,7 @@ class Collected:
 async def collect(
   running: Running,
   *,
-  send: "trio.MemorySendChannel[Chunk] | None" = None,
+  send: Sink | None = None,
   limit: int = 10 * 1024 * 1024,
   grace: float = 10.0,
 ) -> Collected:
@@ -183,9 +194,7 @@ class _Reader:
 class _Output:
   """Collects bytes into chunks: a head delivered live, a tail kept for the end."""
 
-  def __init__(
-    self, running: Running, send: "trio.MemorySendChannel[Chunk] | None", limit: int
-  ) -> None:
+  def __init__(self, running: Running, send: Sink | None, limit: int) -> None:
     self._running = running
     self._send = send
     self._head_left = limit - limit // 2
@@ -267,9 +276,7 @@ class _Output:
       else:
         self._send = None
 
-  async def _hand_over(
-    self, send: "trio.MemorySendChannel[Chunk]", chunk: Chunk
-  ) -> bool:
+  async def _hand_over(self, send: Sink, chunk: Chunk) -> bool:
     """Send one chunk, waiting for room; False if nobody is there to take it."""
     try:
       send.send_nowait(chunk)
@@ -279,9 +286,7 @@ class _Output:
       return await self._wait_for_room(send, chunk)
     return True
 
-  async def _wait_for_room(
-    self, send: "trio.MemorySendChannel[Chunk]", chunk: Chunk
-  ) -> bool:
+  async def _wait_for_room(self, send: Sink, chunk: Chunk) -> bool:
     """Send when there is room; the end of the process is noted while we wait."""
     taken = True
     async with trio.open_nursery() as nursery:

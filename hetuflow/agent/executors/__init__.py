@@ -1,0 +1,1 @@
+"""How a task runs: one module for each kind of executor."""

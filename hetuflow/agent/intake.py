@@ -1,0 +1,192 @@
+"""What is dispatched to this agent: on record first, then acknowledged, then placed.
+
+Who runs it: the connection runs ``run`` beside its sessions and calls ``note_dispatch``
+for each batch; the wheel's drain gives back what waits. It owns the batches that are not
+on record yet. A batch that cannot be recorded is not acknowledged: the server sends it
+again, or gives its tasks to others. A batch that comes twice is acknowledged twice and
+taken once: whether a task is known is decided the moment the batch is read.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import msgspec
+import structlog
+from attrs import frozen
+
+from hetuflow.agent.clock import DisciplinedClock
+from hetuflow.agent.executor import Executor
+from hetuflow.agent.instances import Instance, Instances, Stage
+from hetuflow.agent.journal import Claim, Journal, JournalFull
+from hetuflow.agent.link import Link, Session
+from hetuflow.agent.wheel import WheelDriver
+from hetuflow.nursery import Wakeup
+from hetuflow.protocol import wire
+from hetuflow.protocol.messages import (
+  Ack,
+  DispatchedTask,
+  DispatchTaskRequest,
+  Envelope,
+  MessageKind,
+  NamedConfig,
+)
+
+__all__ = ["Intake", "make_claims", "read_claim"]
+
+SHUTS_DOWN = "the agent shuts down"
+
+_log = structlog.get_logger()
+
+
+@frozen
+class _Batch:
+  """What is new in one message, and whom to tell when it is on record."""
+
+  envelope: Envelope
+  instances: list[Instance]
+  session: Session | None
+
+
+class Intake:
+  """Takes tasks in and gives them back.
+
+  Args:
+    link: where acks go.
+    journal: has each task on record before it is acknowledged.
+    instances: the ledger.
+    clock: says what is due.
+    wheel: keeps what is not.
+    executor: takes what is, and reports what is given back.
+    note_dispatched: told how much of the run and hold budgets was used.
+  """
+
+  def __init__(
+    self,
+    *,
+    link: Link,
+    journal: Journal,
+    instances: Instances,
+    clock: DisciplinedClock,
+    wheel: WheelDriver[Instance],
+    executor: Executor,
+    note_dispatched: Callable[[int, int], None],
+  ) -> None:
+    self._link = link
+    self._journal = journal
+    self._instances = instances
+    self._clock = clock
+    self._wheel = wheel
+    self._executor = executor
+    self._note_dispatched = note_dispatched
+    self._batches: deque[_Batch] = deque()
+    self._wakeup = Wakeup()
+    self._draining = False
+
+  def note_dispatch(self, envelope: Envelope) -> None:
+    """Take up a batch; from here on its tasks are ours to answer for."""
+    request: DispatchTaskRequest = envelope.payload
+    new = []
+    held = 0
+    for task in request.tasks:
+      job = request.configs.get(task.config)
+      if job is None:
+        _log.error("dispatch_without_config", instance=str(task.instance_id))
+        continue
+      instance = self._instances.admit(task, job)
+      if instance is not None:
+        new.append(instance)
+        held += task.held
+    self._note_dispatched(len(new) - held, held)
+    self._batches.append(_Batch(envelope, new, self._link.session))
+    self._wakeup.set()
+
+  async def run(self) -> None:
+    """Put on record, acknowledge and place, batch by batch, for ever."""
+    while True:
+      while self._batches:
+        await self.take_once()
+      await self._wakeup.wait()
+
+  async def take_once(self) -> int:
+    """Deal with the oldest batch; return how many tasks were taken in."""
+    batch = self._batches.popleft()
+    try:
+      if batch.instances:
+        await self._journal.hold(make_claims(batch.instances))
+    except JournalFull as problem:
+      _log.warning("dispatch_refused", tasks=len(batch.instances), reason=str(problem))
+      for instance in batch.instances:
+        self._instances.disown(instance)
+      return 0
+    if batch.session is not None:
+      ack = Ack(message_id=batch.envelope.message_id)
+      await batch.session.send(MessageKind.ACK, ack)
+    if self._draining:
+      await self._executor.release(batch.instances, SHUTS_DOWN)
+    else:
+      self.place(batch.instances)
+    return len(batch.instances)
+
+  def place(self, instances: Iterable[Instance]) -> None:
+    """Give what is due to the executor and the rest to the wheel."""
+    now = self._clock.now()
+    due = []
+    for instance in instances:
+      if instance.stage not in (Stage.HELD, Stage.READY):
+        continue  # cancelled while it was put on record
+      if instance.due_at > now:
+        instance.timer = self._wheel.schedule(instance.due_at, instance)
+      else:
+        due.append(instance)
+    self._executor.submit(due)
+
+  async def give_back(self) -> None:
+    """Return what waits on the wheel: the wheel's drain."""
+    self._draining = True
+    waiting = [
+      each
+      for each in self._instances
+      if each.stage is Stage.HELD or (each.timer is not None and each.timer.pending)
+    ]
+    self.unschedule(waiting)
+    await self._executor.release(waiting, SHUTS_DOWN)
+
+  def unschedule(self, instances: Iterable[Instance]) -> None:
+    """Take attempts off the wheel, those that are on it."""
+    for instance in instances:
+      if instance.timer is not None:
+        self._wheel.cancel(instance.timer)
+
+
+def make_claims(instances: Iterable[Instance]) -> list[Claim]:
+  """Write down all that is needed to run attempts after a restart."""
+  jobs: dict[str, bytes] = {}
+  claims = []
+  for instance in instances:
+    task = instance.task
+    job = jobs.get(task.config)
+    if job is None:
+      job = jobs[task.config] = (
+        b'{"configs":{%b:%b},"tasks":['  # one batch of one task
+        % (wire.encode(task.config), wire.encode(instance.job))
+      )
+    claims.append(
+      Claim(
+        instance_id=instance.key,
+        namespace=task.namespace_id,
+        claim_token=str(task.claim_token),
+        due_at=instance.due_at,
+        payload=job + wire.encode(task) + b"]}",
+      )
+    )
+  return claims
+
+
+def read_claim(claim: Claim) -> tuple[DispatchedTask, NamedConfig]:
+  """Read what ``make_claims`` wrote.
+
+  Raises:
+    ProtocolError: an agent of another version wrote it, in words we do not know.
+  """
+  batch = wire.load(DispatchTaskRequest, msgspec.json.decode(claim.payload))
+  return batch.tasks[0], batch.configs[batch.tasks[0].config]
