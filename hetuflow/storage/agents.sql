@@ -31,17 +31,24 @@ ORDER BY id
 
 -- name: renew_sessions
 -- Write the heartbeats of many sessions; those that were replaced are not returned.
+WITH beats AS (
+  SELECT h.*, found.row
+  FROM unnest(
+    $ids::uuid[], $sessions::uuid[], $statuses::agent_status[], $metrics::jsonb[],
+    $clock_offsets::double precision[], $capabilities::jsonb[]
+  ) AS h (id, session_id, status, metrics, clock_offset_ms, capabilities)
+  CROSS JOIN LATERAL (
+    SELECT ctid AS row FROM sched_agent WHERE id = h.id FOR UPDATE
+  ) AS found
+)
 UPDATE sched_agent AS a
 SET last_heartbeat_at = now(),
   lease_until = now() + make_interval(secs => $lease),
   status = h.status, metrics = h.metrics, clock_offset_ms = h.clock_offset_ms,
   capabilities = COALESCE(h.capabilities, a.capabilities),
   updated_at = now()
-FROM unnest(
-  $ids::uuid[], $sessions::uuid[], $statuses::agent_status[], $metrics::jsonb[],
-  $clock_offsets::double precision[], $capabilities::jsonb[]
-) AS h (id, session_id, status, metrics, clock_offset_ms, capabilities)
-WHERE a.id = h.id AND a.session_id = h.session_id
+FROM beats AS h
+WHERE a.ctid = h.row AND a.id = h.id AND a.session_id = h.session_id
 RETURNING a.session_id
 
 -- name: close_session

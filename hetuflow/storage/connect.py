@@ -231,6 +231,9 @@ async def open_storage(settings: StorageSettings) -> AsyncIterator[Database]:
         "application_name": settings.application_name,
         "timezone": "UTC",
         "jit": "off",
+        # Every statement has its index. With the statistics of a table that was empty a
+        # moment ago the planner would read it whole, and once for each row of a batch.
+        "enable_seqscan": "off",
         "statement_timeout": milliseconds,
         "idle_in_transaction_session_timeout": milliseconds,
       },

@@ -7,9 +7,13 @@ FROM unnest(
   $ids::uuid[], $claim_tokens::uuid[], $streams::log_stream[], $offsets::bigint[],
   $data::bytea[]
 ) AS c (instance_id, claim_token, stream, start_offset, data)
-JOIN sched_task_instance AS i
-  ON i.id = c.instance_id AND i.namespace_id = $namespace_id
-  AND i.claim_token = c.claim_token AND i.completed_at = 'infinity'
+CROSS JOIN LATERAL (
+  SELECT claim_token FROM sched_task_instance
+  WHERE id = c.instance_id AND namespace_id = $namespace_id
+    AND completed_at = 'infinity'
+  OFFSET 0
+) AS i
+WHERE i.claim_token = c.claim_token
 ORDER BY c.instance_id, c.stream, c.start_offset
 ON CONFLICT (instance_id, namespace_id, stream, start_offset) DO NOTHING
 RETURNING instance_id

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import accumulate
 from uuid import UUID
 
 import attrs
@@ -79,8 +80,11 @@ async def plan_tasks(
   Returns:
     How many tasks were made in each namespace.
   """
-  tasks = [(plan, task) for plan in plans for task in plan.tasks]
-  gaps = [(plan, gap) for plan in plans for gap in plan.gaps]
+  plans = sorted(plans, key=lambda plan: plan.schedule_id)
+  tasks = [task for plan in plans for task in plan.tasks]
+  gaps = [gap for plan in plans for gap in plan.gaps]
+  first_tasks, last_tasks = _places([len(plan.tasks) for plan in plans])
+  first_gaps, last_gaps = _places([len(plan.gaps) for plan in plans])
   rows = await executor.fetch(
     _sql.plan_tasks,
     schedules=[plan.schedule_id for plan in plans],
@@ -88,19 +92,26 @@ async def plan_tasks(
     expected=[plan.expected for plan in plans],
     cursors=[plan.cursor_at for plan in plans],
     next=[plan.next_plan_at for plan in plans],
-    runs=[len(plan.tasks) for plan in plans],
     last_runs=[plan.tasks[-1].planned_at if plan.tasks else None for plan in plans],
+    first_tasks=first_tasks,
+    last_tasks=last_tasks,
+    first_gaps=first_gaps,
+    last_gaps=last_gaps,
     task_ids=[new_id() for _ in tasks],
-    task_schedules=[plan.schedule_id for plan, _ in tasks],
-    occurrences=[task.planned_at.isoformat() for _, task in tasks],
-    planned=[task.planned_at for _, task in tasks],
-    scheduled=[task.scheduled_at for _, task in tasks],
+    planned=[task.planned_at for task in tasks],
+    scheduled=[task.scheduled_at for task in tasks],
     gap_ids=[new_id() for _ in gaps],
-    gap_schedules=[plan.schedule_id for plan, _ in gaps],
-    gap_from=[gap.from_at for _, gap in gaps],
-    gap_to=[gap.to_at for _, gap in gaps],
-    gap_counts=[gap.count for _, gap in gaps],
-    gap_outcomes=[gap.outcome for _, gap in gaps],
-    gap_reasons=[gap.reason for _, gap in gaps],
+    gap_from=[gap.from_at for gap in gaps],
+    gap_to=[gap.to_at for gap in gaps],
+    gap_counts=[gap.count for gap in gaps],
+    gap_outcomes=[gap.outcome for gap in gaps],
+    gap_reasons=[gap.reason for gap in gaps],
   )
   return {row["namespace_id"]: row["tasks"] for row in rows}
+
+
+def _places(lengths: Sequence[int]) -> tuple[list[int], list[int]]:
+  """Find the first and last places, counted from 1, of parts laid end to end."""
+  last = list(accumulate(lengths))
+  first = [end - length + 1 for end, length in zip(last, lengths, strict=True)]
+  return first, last

@@ -18,47 +18,59 @@ ORDER BY s.next_plan_at
 LIMIT $limit
 
 -- name: plan_tasks
--- Move the cursors of schedules that are still as they were read, and for exactly those
--- insert the tasks and book the planned times that will not run. Schedules that another
--- server has in hand are passed over.
+-- Move the cursors of schedules that are still as they were read, and for exactly those,
+-- whose tasks and gaps stand between their first and last place in the arrays, insert
+-- the tasks and book the planned times that will not run. Schedules that another server
+-- has in hand are passed over.
 WITH held AS (
-  SELECT s.id
-  FROM unnest($schedules::uuid[], $revisions::bigint[], $expected::timestamptz[])
-    AS m (id, revision, cursor_at)
-  JOIN sched_schedule AS s
-    ON s.id = m.id AND s.revision = m.revision AND s.cursor_at = m.cursor_at
-  WHERE s.enabled
-  ORDER BY s.id
-  FOR UPDATE OF s SKIP LOCKED
+  SELECT m.*, found.row
+  FROM unnest(
+    $schedules::uuid[], $revisions::bigint[], $expected::timestamptz[],
+    $cursors::timestamptz[], $next::timestamptz[], $last_runs::timestamptz[],
+    $first_tasks::integer[], $last_tasks::integer[],
+    $first_gaps::integer[], $last_gaps::integer[]
+  ) AS m (
+    id, revision, expected, cursor_at, next_plan_at, last_run_at, first_task, last_task,
+    first_gap, last_gap
+  )
+  CROSS JOIN LATERAL (
+    SELECT s.ctid AS row
+    FROM sched_schedule AS s
+    WHERE s.id = m.id AND s.revision = m.revision AND s.cursor_at = m.expected
+      AND s.enabled
+    FOR UPDATE SKIP LOCKED
+  ) AS found
 ),
 moved AS (
   UPDATE sched_schedule AS s
-  SET cursor_at = m.cursor_at, next_plan_at = m.next_plan_at,
-    run_count = s.run_count + m.runs,
-    last_run_at = COALESCE(m.last_run_at, s.last_run_at), updated_at = now()
-  FROM unnest(
-    $schedules::uuid[], $cursors::timestamptz[], $next::timestamptz[],
-    $runs::bigint[], $last_runs::timestamptz[]
-  ) AS m (id, cursor_at, next_plan_at, runs, last_run_at)
-  JOIN held ON held.id = m.id
-  WHERE s.id = m.id
-  RETURNING s.id, s.namespace_id, s.job_id, s.parameters
+  SET cursor_at = held.cursor_at, next_plan_at = held.next_plan_at,
+    run_count = s.run_count + (held.last_task - held.first_task + 1),
+    last_run_at = COALESCE(held.last_run_at, s.last_run_at), updated_at = now()
+  FROM held
+  WHERE s.ctid = held.row AND s.id = held.id
+  RETURNING s.id, s.namespace_id, s.job_id, s.parameters, held.first_task,
+    held.last_task, held.first_gap, held.last_gap
 ),
 made AS (
   INSERT INTO sched_task (
     id, namespace_id, job_id, job_version, schedule_id, occurrence, route_id,
     planned_at, scheduled_at, due_at, rank_at, priority, parameters, max_retries
   )
-  SELECT f.id, moved.namespace_id, j.id, j.version, moved.id, f.occurrence, j.route_id,
-    f.planned_at, f.scheduled_at, f.scheduled_at,
-    f.scheduled_at - j.priority * interval '1 minute', j.priority, moved.parameters,
-    j.max_retries
-  FROM unnest(
-    $task_ids::uuid[], $task_schedules::uuid[], $occurrences::text[],
-    $planned::timestamptz[], $scheduled::timestamptz[]
-  ) AS f (id, schedule_id, occurrence, planned_at, scheduled_at)
-  JOIN moved ON moved.id = f.schedule_id
-  JOIN sched_job AS j ON j.id = moved.job_id
+  SELECT f.id, moved.namespace_id, j.id, j.version, moved.id,
+    extract(epoch FROM f.planned_at)::text, j.route_id, f.planned_at, f.scheduled_at,
+    f.scheduled_at, f.scheduled_at - j.priority * interval '1 minute', j.priority,
+    moved.parameters, j.max_retries
+  FROM moved
+  CROSS JOIN LATERAL (
+    SELECT id, version, route_id, priority, max_retries
+    FROM sched_job WHERE id = moved.job_id
+    OFFSET 0
+  ) AS j
+  CROSS JOIN LATERAL unnest(
+    ($task_ids::uuid[])[moved.first_task:moved.last_task],
+    ($planned::timestamptz[])[moved.first_task:moved.last_task],
+    ($scheduled::timestamptz[])[moved.first_task:moved.last_task]
+  ) AS f (id, planned_at, scheduled_at)
   RETURNING namespace_id
 ),
 booked AS (
@@ -67,12 +79,15 @@ booked AS (
   )
   SELECT g.id, moved.namespace_id, moved.id, g.from_at, g.to_at, g.count, g.outcome,
     g.reason
-  FROM unnest(
-    $gap_ids::uuid[], $gap_schedules::uuid[], $gap_from::timestamptz[],
-    $gap_to::timestamptz[], $gap_counts::bigint[], $gap_outcomes::ledger_outcome[],
-    $gap_reasons::text[]
-  ) AS g (id, schedule_id, from_at, to_at, count, outcome, reason)
-  JOIN moved ON moved.id = g.schedule_id
+  FROM moved
+  CROSS JOIN LATERAL unnest(
+    ($gap_ids::uuid[])[moved.first_gap:moved.last_gap],
+    ($gap_from::timestamptz[])[moved.first_gap:moved.last_gap],
+    ($gap_to::timestamptz[])[moved.first_gap:moved.last_gap],
+    ($gap_counts::bigint[])[moved.first_gap:moved.last_gap],
+    ($gap_outcomes::ledger_outcome[])[moved.first_gap:moved.last_gap],
+    ($gap_reasons::text[])[moved.first_gap:moved.last_gap]
+  ) AS g (id, from_at, to_at, count, outcome, reason)
 )
 SELECT made.namespace_id, count(*) AS tasks,
   pg_notify('hetuflow', 'tasks:' || made.namespace_id)

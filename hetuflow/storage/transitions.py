@@ -89,6 +89,7 @@ async def record_updates(
     What became of the instances whose report was not simply accepted: ``duplicate`` was
     already so, ``stale`` was refused.
   """
+  updates = sorted(updates, key=lambda update: update.instance_id)
   rows = await executor.fetch(
     _sql.record_updates,
     namespace_id=namespace_id,

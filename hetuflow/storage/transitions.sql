@@ -1,5 +1,9 @@
 -- Every status change of tasks and instances. The guards repeat the table in
 -- protocol/states.py; a test runs every event on every status and compares.
+--
+-- Rows are found by LATERAL and changed by ctid, once they are locked. A plain join with
+-- the hot table is planned by its statistics, and those of a table that fills and empties
+-- in seconds are always wrong: the planner then reads all of it for each row of a batch.
 
 -- name: claim_tasks
 -- Hand due and nearly due tasks of one namespace to agents of one set of routes.
@@ -20,10 +24,10 @@ agents AS (
   FOR SHARE OF a
 ),
 due AS (
-  SELECT found.id
+  SELECT found.row
   FROM unnest($routes::bigint[], $floors::timestamptz[]) AS route (id, floor)
   CROSS JOIN LATERAL (
-    SELECT t.id, t.rank_at
+    SELECT t.ctid AS row, t.rank_at
     FROM sched_task AS t
     WHERE t.namespace_id = $namespace_id AND t.completed_at = 'infinity'
       AND t.route_id = route.id AND t.status IN ('pending', 'waiting_retry')
@@ -37,11 +41,11 @@ due AS (
   LIMIT cardinality($run_agents::uuid[])
 ),
 ahead AS (
-  SELECT found.id
+  SELECT found.row
   FROM unnest($routes::bigint[]) AS route (id)
   CROSS JOIN terms
   CROSS JOIN LATERAL (
-    SELECT t.id, t.due_at
+    SELECT t.ctid AS row, t.due_at
     FROM sched_task AS t
     WHERE t.namespace_id = $namespace_id AND t.completed_at = 'infinity'
       AND t.route_id = route.id AND t.status IN ('pending', 'waiting_retry')
@@ -55,14 +59,15 @@ ahead AS (
   LIMIT cardinality($hold_agents::uuid[])
 ),
 dealt AS (
-  SELECT id, ($run_agents::uuid[])[row_number() OVER ()] AS agent_id, false AS held
+  SELECT row, ($run_agents::uuid[])[row_number() OVER ()] AS agent_id, false AS held
   FROM due
   UNION ALL
-  SELECT id, ($hold_agents::uuid[])[row_number() OVER ()] AS agent_id, true AS held
+  SELECT row, ($hold_agents::uuid[])[row_number() OVER ()] AS agent_id, true AS held
   FROM ahead
 ),
 picked AS (
-  SELECT dealt.id, dealt.agent_id, dealt.held, gen_random_uuid() AS claim_token
+  SELECT dealt.row, dealt.agent_id, dealt.held, gen_random_uuid() AS claim_token,
+    hetuflow_uuid7(now()) AS instance_id
   FROM dealt JOIN agents ON agents.id = dealt.agent_id
 ),
 claimed AS (
@@ -70,35 +75,35 @@ claimed AS (
   SET status = 'dispatched', reason = NULL, attempts = t.attempts + 1,
     claim_token = picked.claim_token, updated_at = now()
   FROM picked
-  WHERE t.id = picked.id AND t.namespace_id = $namespace_id
+  WHERE t.ctid = picked.row AND t.namespace_id = $namespace_id
     AND t.completed_at = 'infinity' AND t.status IN ('pending', 'waiting_retry')
   RETURNING t.id, t.job_id, t.job_version, t.attempts, t.claim_token, t.route_id,
-    t.scheduled_at, t.due_at, t.rank_at, t.parameters, picked.agent_id, picked.held
+    t.scheduled_at, t.due_at, t.rank_at, t.parameters, picked.instance_id,
+    picked.agent_id, picked.held
 ),
 instances AS (
   INSERT INTO sched_task_instance (
     id, namespace_id, task_id, job_id, job_version, agent_id, attempt, claim_token,
     scheduled_at, due_at
   )
-  SELECT hetuflow_uuid7(now()), $namespace_id, id, job_id, job_version, agent_id,
-    attempts, claim_token, scheduled_at, due_at
+  SELECT instance_id, $namespace_id, id, job_id, job_version, agent_id, attempts,
+    claim_token, scheduled_at, due_at
   FROM claimed
-  RETURNING id, task_id
 )
-SELECT instances.id AS instance_id, claimed.id AS task_id, claimed.agent_id,
+SELECT claimed.instance_id, claimed.id AS task_id, claimed.agent_id,
   claimed.claim_token, claimed.attempts AS attempt, claimed.job_id,
   claimed.job_version, claimed.route_id, claimed.scheduled_at, claimed.due_at,
   claimed.rank_at, claimed.parameters, claimed.held, terms.lease
 FROM claimed
-JOIN instances ON instances.task_id = claimed.id
 CROSS JOIN terms
 
 -- name: record_updates
 -- Write what agents report of instances of one namespace, and what it means for their
--- tasks: the end, a retry, or back to the queue. Rows are locked in order of id. A
--- report whose claim token is not the current one changes nothing.
+-- tasks: the end, a retry, or back to the queue. Rows are locked in the order of the
+-- reports, which is that of their ids. A report whose claim token is not the current one
+-- changes nothing.
 WITH reported AS (
-  SELECT *
+  SELECT r.*, found.row
   FROM unnest(
     $ids::uuid[], $claim_tokens::uuid[], $statuses::task_instance_status[],
     $reasons::text[], $started::timestamptz[], $completed::timestamptz[],
@@ -108,14 +113,12 @@ WITH reported AS (
     id, claim_token, status, reason, started_at, completed_at, exit_code,
     error_message, output, metrics
   )
-),
-locked AS (
-  SELECT i.id
-  FROM sched_task_instance AS i
-  WHERE i.id = ANY($ids::uuid[]) AND i.namespace_id = $namespace_id
-    AND i.completed_at = 'infinity'
-  ORDER BY i.id
-  FOR UPDATE
+  CROSS JOIN LATERAL (
+    SELECT i.ctid AS row
+    FROM sched_task_instance AS i
+    WHERE i.id = r.id AND i.namespace_id = $namespace_id AND i.completed_at = 'infinity'
+    FOR UPDATE
+  ) AS found
 ),
 ended AS (
   UPDATE sched_task_instance AS i
@@ -136,14 +139,24 @@ ended AS (
         i.dispatched_at, r.completed_at, now() - interval '1 day'))
     END
   FROM reported AS r
-  JOIN locked ON locked.id = r.id
-  WHERE i.id = r.id AND i.namespace_id = $namespace_id
+  WHERE i.ctid = r.row AND i.namespace_id = $namespace_id
     AND i.completed_at = 'infinity' AND i.claim_token = r.claim_token
     AND i.status IN ('dispatched', 'running')
     AND (i.status = 'dispatched' OR r.status NOT IN ('running', 'released'))
     AND r.status <> 'dispatched'
   RETURNING i.id, i.task_id, i.job_id, i.job_version, i.claim_token, i.status, i.reason,
     i.exit_code, i.completed_at
+),
+moving AS (
+  SELECT ended.*, found.row
+  FROM ended
+  CROSS JOIN LATERAL (
+    SELECT t.ctid AS row
+    FROM sched_task AS t
+    WHERE t.id = ended.task_id AND t.namespace_id = $namespace_id
+      AND t.completed_at = 'infinity'
+    FOR UPDATE
+  ) AS found
 ),
 tasks AS (
   UPDATE sched_task AS t
@@ -197,11 +210,15 @@ tasks AS (
       ) AS outcome
     ) AS next
   )
-  FROM ended AS e
-  LEFT JOIN sched_job_version AS v
-    ON v.job_id = e.job_id AND v.version = e.job_version
-    AND e.status NOT IN ('running', 'succeeded')
-  WHERE t.id = e.task_id AND t.namespace_id = $namespace_id
+  FROM moving AS e
+  LEFT JOIN LATERAL (
+    SELECT config
+    FROM sched_job_version
+    WHERE job_id = e.job_id AND version = e.job_version
+      AND e.status NOT IN ('running', 'succeeded')
+    OFFSET 0
+  ) AS v ON true
+  WHERE t.ctid = e.row AND t.namespace_id = $namespace_id
     AND t.completed_at = 'infinity' AND t.claim_token = e.claim_token
     AND t.status IN ('dispatched', 'running')
   RETURNING t.id, t.status
@@ -213,19 +230,21 @@ hint AS (
   SELECT pg_notify('hetuflow', 'tasks:' || $namespace_id)
   FROM waiting WHERE waiting.count > 0
 )
-SELECT ended.id, tasks.status AS task_status, (SELECT count(*) FROM hint) AS hints
-FROM ended LEFT JOIN tasks ON tasks.id = ended.task_id
+SELECT id, (SELECT count(*) FROM hint) AS hints FROM ended
 
 -- name: find_finished
 -- Of instances that a report did not match: those that already ended as reported, by
 -- the same claim. Everything else that did not match is stale.
-SELECT i.id
+SELECT r.id
 FROM unnest(
   $ids::uuid[], $claim_tokens::uuid[], $statuses::task_instance_status[]
 ) AS r (id, claim_token, status)
-JOIN sched_task_instance AS i ON i.id = r.id
-WHERE i.namespace_id = $namespace_id AND i.claim_token = r.claim_token
-  AND (i.status = r.status OR r.status = 'running')
+CROSS JOIN LATERAL (
+  SELECT claim_token, status FROM sched_task_instance
+  WHERE id = r.id AND namespace_id = $namespace_id
+  OFFSET 0
+) AS i
+WHERE i.claim_token = r.claim_token AND (i.status = r.status OR r.status = 'running')
 
 -- name: request_cancel
 -- Cancel at once what no agent has; otherwise ask the agent.
