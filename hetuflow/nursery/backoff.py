@@ -14,7 +14,7 @@ import structlog
 import trio
 from attrs.validators import ge, gt, le
 
-from hetuflow.nursery.groups import consists_of
+from hetuflow.nursery.groups import consists_of, sole_leaf
 
 __all__ = ["Backoff", "Outage", "keep_trying"]
 
@@ -153,7 +153,7 @@ class Outage:
     if now < self._quiet_until:
       return None
     self._quiet_until = now + QUIET_S
-    self._log.warning(self._event, error=str(error), failures=failures)
+    self._log.warning(self._event, error=str(sole_leaf(error)), failures=failures)
     return now
 
   def _announce_end(self, *, failures: int, seconds: float) -> None:
