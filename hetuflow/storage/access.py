@@ -5,13 +5,11 @@ Both are looked up by the hash of what is shown. What was found is believed for
 (by the one that revoked it at once); what was not found is asked for again.
 """
 
-from collections import OrderedDict
-from typing import Generic, TypeVar
+from typing import TypeVar
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import attrs
-import trio
 
 from hetuflow.errors import Conflict
 from hetuflow.protocol.checks import length, matching
@@ -19,6 +17,7 @@ from hetuflow.protocol.model import SLUG, Instant, NamespaceId, new_id
 from hetuflow.storage.connect import Connection, Database, Record
 from hetuflow.storage.rows import Executor, found, from_row
 from hetuflow.storage.secret import Secret, parse_secret, same_hash
+from hetuflow.storage.secret_cache import SecretCache
 from hetuflow.storage.sql import Query, load_queries
 
 __all__ = [
@@ -45,10 +44,6 @@ _sql = load_queries("access")
 
 T = TypeVar("T")
 
-CACHE_TTL = 10.0
-"""Seconds for which a look-up is believed."""
-CACHE_SIZE = 10_000
-"""Look-ups kept of each kind; the oldest goes first."""
 KEY_PREFIX = "hfk"
 TOKEN_PREFIX = "hft"  # noqa: S105 - tells tokens from keys, is none
 
@@ -114,38 +109,12 @@ class TokenGrant:
   namespace_ids: list[NamespaceId]
 
 
-class _Cache(Generic[T]):
-  """What was found lately, by hash."""
-
-  def __init__(self) -> None:
-    self._entries: OrderedDict[bytes, tuple[float, UUID, T]] = OrderedDict()
-
-  def get(self, hash: bytes) -> T | None:
-    """Return what was found less than ``CACHE_TTL`` ago."""
-    entry = self._entries.get(hash)
-    if entry is None or trio.current_time() >= entry[0]:
-      return None
-    return entry[2]
-
-  def put(self, hash: bytes, id: UUID, value: T) -> None:
-    """Keep what was found, at the cost of the oldest."""
-    self._entries.pop(hash, None)
-    self._entries[hash] = (trio.current_time() + CACHE_TTL, id, value)
-    if len(self._entries) > CACHE_SIZE:
-      self._entries.popitem(last=False)
-
-  def drop(self, id: UUID) -> None:
-    """Forget one that was revoked."""
-    for hash in [key for key, entry in self._entries.items() if entry[1] == id]:
-      del self._entries[hash]
-
-
 @attrs.define
 class _Caches:
   """The two caches in front of one database."""
 
-  keys: _Cache[Principal] = attrs.field(factory=_Cache)
-  tokens: _Cache[TokenGrant] = attrs.field(factory=_Cache)
+  keys: SecretCache[Principal] = attrs.field(factory=SecretCache)
+  tokens: SecretCache[TokenGrant] = attrs.field(factory=SecretCache)
 
 
 _caches: WeakKeyDictionary[Database, _Caches] = WeakKeyDictionary()
@@ -186,7 +155,7 @@ async def authenticate_token(database: Database, token: str) -> TokenGrant | Non
 
 async def _authenticate(
   database: Database,
-  cache: _Cache[T],
+  cache: SecretCache[T],
   query: Query,
   cls: type[T],
   secret: Secret | None,

@@ -38,7 +38,11 @@ def read_schedule(record: Record) -> Schedule:
   schedule = from_row(Schedule, record, next_run_at=None)
   if not (record["enabled"] and record["job_enabled"]):
     return schedule
-  run = record["planned_run_at"] or _next_run(schedule, record["read_at"], gone=0)
+  try:
+    run = record["planned_run_at"] or _next_run(schedule, record["read_at"], gone=0)
+  except ScheduleError:
+    # Its zone is not known here, though it was where it was made: still to be read.
+    return schedule
   return attrs.evolve(schedule, next_run_at=run)
 
 
@@ -89,10 +93,9 @@ async def replan_schedules(
     if new_run_at:
       cursor = min(cursor, first_cursor(schedule, now))
     active = record["enabled"] and record["job_enabled"]
-    # Made even for a disabled schedule, so that a wrong definition is never stored.
-    run = _next_run(schedule, cursor, gone=gone.get(schedule.id, 0))
+    left = gone.get(schedule.id, 0)
     cursors.append(cursor)
-    following.append(run if active else None)
+    following.append(_next_run(schedule, cursor, gone=left) if active else None)
   await connection.fetch(
     _sql.move_cursors,
     ids=[record["id"] for record in records],

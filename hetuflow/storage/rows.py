@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from hetuflow.errors import NotFound
+from hetuflow.errors import NotFound, ProtocolError, StorageError
 from hetuflow.protocol import wire
 from hetuflow.protocol.model import UNSET
 from hetuflow.storage.connect import Connection, Database, Record
@@ -24,8 +24,15 @@ def from_row(cls: type[T], record: Record, **more: Any) -> T:
     cls: the attrs class.
     record: the row.
     more: fields that are not columns.
+
+  Raises:
+    StorageError: the row is none that this program writes.
   """
-  return wire.load(cls, dict(record) | more)
+  try:
+    return wire.load(cls, dict(record) | more)
+  except ProtocolError as error:
+    # Not the caller's mistake, though it looks like one.
+    raise StorageError(f"a {cls.__name__} that cannot be read: {error}") from error
 
 
 def found(record: Record | None, noun: str, key: object) -> Record:

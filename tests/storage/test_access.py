@@ -12,7 +12,6 @@ from hetuflow.errors import Conflict, NotFound, StorageError
 from hetuflow.protocol.model import NamespaceId, new_id
 from hetuflow.storage import first_access
 from hetuflow.storage.access import (
-  CACHE_TTL,
   authenticate_key,
   authenticate_token,
   create_agent_token,
@@ -25,6 +24,7 @@ from hetuflow.storage.access import (
 from hetuflow.storage.connect import Database
 from hetuflow.storage.first_access import ensure_first_access
 from hetuflow.storage.secret import Secret, parse_secret
+from hetuflow.storage.secret_cache import CACHE_SIZE, CACHE_TTL, SecretCache
 
 DEFAULT = [NamespaceId("default")]
 FORGET_KEYS = query("DELETE FROM sched_api_key")
@@ -216,3 +216,12 @@ async def test_secrets_come_in_pages_newest_first(database: Database) -> None:
   tokens = [(await create_agent_token(database, f"t{n}", DEFAULT))[0] for n in range(3)]
   newest = await query_agent_tokens(database, limit=1, cursor=tokens[2].id)
   assert [attrs.asdict(token) for token in newest] == [attrs.asdict(tokens[1])]
+
+
+def test_the_oldest_look_up_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+  monkeypatch.setattr(trio, "current_time", lambda: 0.0)
+  cache: SecretCache[int] = SecretCache()
+  for number in range(CACHE_SIZE + 1):
+    cache.put(number.to_bytes(4, "big"), new_id(), number)
+  assert cache.get((0).to_bytes(4, "big")) is None
+  assert cache.get((1).to_bytes(4, "big")) == 1

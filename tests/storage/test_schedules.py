@@ -37,6 +37,7 @@ from hetuflow.storage.schedules import (
 )
 
 NEVER_SOON = "0 0 1 1 *"
+LOSE_ZONE = query("UPDATE sched_schedule SET timezone = 'Old/Town' WHERE id = $id")
 COUNT_RUNS = query("UPDATE sched_schedule SET run_count = $count WHERE id = $id")
 
 
@@ -223,6 +224,19 @@ async def test_one_time_may_replace_another_but_not_the_kind(
     await update_schedule(database, schedule.id, both)
   with pytest.raises(ProtocolError, match="expected a name"):
     await update_schedule(database, schedule.id, ScheduleForUpdate(name=""))
+
+
+async def test_a_schedule_whose_zone_is_gone_is_still_read_and_removed(
+  database: Database, job: Job
+) -> None:
+  schedule = await make_schedule(database, job)
+  await database.fetch(LOSE_ZONE, id=schedule.id)
+  assert (await get_schedule(database, schedule.id)).next_run_at is None
+  disabled = await set_schedule_enabled(database, schedule.id, False)
+  assert not disabled.enabled
+  with pytest.raises(ScheduleError):
+    await set_schedule_enabled(database, schedule.id, True)
+  await delete_schedule(database, schedule.id)
 
 
 async def test_schedules_are_found_by_what_they_are(

@@ -4,7 +4,7 @@ import pytest
 import trio
 from support.world import make_job, make_namespace, query
 
-from hetuflow.errors import Conflict, NotFound
+from hetuflow.errors import Conflict, NotFound, StorageError
 from hetuflow.protocol.model import (
   NamespaceFilter,
   NamespaceForCreate,
@@ -27,7 +27,8 @@ from hetuflow.storage.namespaces import (
   query_namespaces,
   update_namespace,
 )
-from hetuflow.storage.routes import intern_route, list_routes, selector_of
+from hetuflow.storage.routes import Route, intern_route, list_routes, selector_of
+from hetuflow.storage.rows import from_row
 from hetuflow.storage.servers import (
   create_server,
   delete_server,
@@ -130,6 +131,15 @@ async def test_routes_are_listed_by_namespace_and_news(database: Database) -> No
     {"executor": "shell"},
   )
   assert [route.id for route in await list_routes(database, ["*"], one)] == [two]
+
+
+async def test_a_row_nobody_wrote_is_not_the_caller_s_mistake(
+  database: Database,
+) -> None:
+  row = await database.fetchrow(query("SELECT 1::bigint AS id"))
+  assert row is not None
+  with pytest.raises(StorageError, match="a Route that cannot be read"):
+    from_row(Route, row)
 
 
 async def test_servers_are_alive_while_they_say_so(database: Database) -> None:

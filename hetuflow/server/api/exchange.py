@@ -1,5 +1,6 @@
 """Bodies and queries in, JSON out."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, cast, get_args
 from uuid import UUID
@@ -9,6 +10,7 @@ from quart import Response, request
 
 from hetuflow.errors import ProtocolError
 from hetuflow.protocol import wire
+from hetuflow.protocol.model import SLUG
 
 __all__ = [
   "DEFAULT_LIMIT",
@@ -17,6 +19,7 @@ __all__ = [
   "Paging",
   "answer",
   "created",
+  "is_slug",
   "no_content",
   "page",
   "raw_body",
@@ -34,6 +37,8 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
 MAX_VERSION = 2**31 - 1
 
+_SLUG = re.compile(SLUG)
+
 
 @attrs.frozen(kw_only=True)
 class Paging(Generic[T]):
@@ -50,7 +55,10 @@ class Paging(Generic[T]):
     Raises:
       ProtocolError: the cursor is none that a page gave.
     """
-    return None if self.cursor is None else _cursor(UUID, self.cursor)
+    try:
+      return None if self.cursor is None else UUID(self.cursor)
+    except ValueError:
+      raise _wrong_cursor() from None
 
   @property
   def after_version(self) -> int | None:
@@ -61,15 +69,28 @@ class Paging(Generic[T]):
     """
     if self.cursor is None:
       return None
-    return min(_cursor(int, self.cursor), MAX_VERSION)
+    return read_number("cursor", self.cursor, 1, MAX_VERSION)
+
+  @property
+  def after_name(self) -> str | None:
+    """The slug after which the page begins.
+
+    Raises:
+      ProtocolError: the cursor is none that a page gave.
+    """
+    if self.cursor is not None and not is_slug(self.cursor):
+      raise _wrong_cursor()
+    return self.cursor
 
 
-def _cursor(parse: Callable[[str], T], text: str) -> T:
-  """Read a cursor."""
-  try:
-    return parse(text)
-  except ValueError:
-    raise ProtocolError([("$.cursor", "expected a next_cursor of a page")]) from None
+def is_slug(text: str) -> bool:
+  """Tell whether a namespace may be called so."""
+  return _SLUG.fullmatch(text) is not None
+
+
+def _wrong_cursor() -> ProtocolError:
+  """Say that a cursor is none that a page gave."""
+  return ProtocolError([("$.cursor", "expected a next_cursor of a page")])
 
 
 async def raw_body() -> bytes:

@@ -2,6 +2,7 @@
 
 from quart import Blueprint, Response
 
+from hetuflow.errors import NotFound
 from hetuflow.protocol.model import (
   Namespace,
   NamespaceFilter,
@@ -11,6 +12,7 @@ from hetuflow.protocol.model import (
 from hetuflow.server.api.exchange import (
   answer,
   created,
+  is_slug,
   no_content,
   page,
   read_body,
@@ -32,7 +34,7 @@ async def list_namespaces() -> Response:
   """List namespaces by name."""
   paging = read_query(NamespaceFilter)
   found = await namespaces.query_namespaces(
-    services().database, paging.filter, limit=paging.limit + 1, cursor=paging.cursor
+    services().database, paging.filter, limit=paging.limit + 1, cursor=paging.after_name
   )
   return page(found, paging.limit)
 
@@ -50,7 +52,8 @@ async def create_namespace() -> Response:
 @operation(Namespace)
 async def get_namespace(namespace_id: str) -> Response:
   """Read a namespace."""
-  return answer(await namespaces.get_namespace(services().database, namespace_id))
+  database = services().database
+  return answer(await namespaces.get_namespace(database, _slug(namespace_id)))
 
 
 @blueprint.patch("/<namespace_id>")
@@ -59,12 +62,21 @@ async def update_namespace(namespace_id: str) -> Response:
   """Change a namespace; what is left out stays."""
   update = await read_body(NamespaceForUpdate)
   database = services().database
-  return answer(await namespaces.update_namespace(database, namespace_id, update))
+  return answer(
+    await namespaces.update_namespace(database, _slug(namespace_id), update)
+  )
 
 
 @blueprint.delete("/<namespace_id>")
 @operation(status=204)
 async def delete_namespace(namespace_id: str) -> Response:
   """Remove a namespace without jobs and unfinished tasks."""
-  await namespaces.delete_namespace(services().database, namespace_id)
+  await namespaces.delete_namespace(services().database, _slug(namespace_id))
   return no_content()
+
+
+def _slug(namespace_id: str) -> str:
+  """Refuse what no namespace is called, before the database is asked."""
+  if not is_slug(namespace_id):
+    raise NotFound(f"there is no namespace {namespace_id!r}")
+  return namespace_id

@@ -8,6 +8,7 @@ from support.api import MAX_BODY_SIZE, Api, Reply
 
 JOB = {"name": "backup", "config": {"cmd": "/bin/true"}}
 CRON = {"kind": "cron", "cron_expression": "* * * * *"}
+FIRST, LAST = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"
 NOBODY = "0190a8b4-7c00-7000-8000-000000000002"
 
 
@@ -78,6 +79,8 @@ async def test_every_mistake_is_told_at_once(api: Api) -> None:
     ({"kind": "time", "run_at": "2030-01-01T00:00:00"}, "$.run_at"),
     ({"kind": "time", "run_at": "2001-01-01T00:00:00Z"}, "$.run_at"),
     ({"kind": "event"}, "$.kind"),
+    ({"cron_expression": "* * * * *", "start_at": FIRST}, "$.start_at"),
+    ({"cron_expression": "* * * * *", "end_at": LAST}, "$.end_at"),
   ],
 )
 async def test_an_invalid_schedule_is_refused_where_it_is_wrong(
@@ -178,6 +181,7 @@ async def test_an_unknown_path_and_a_wrong_method_are_problems_too(api: Api) -> 
     ("cursor=here", "$.cursor"),
     ("status=busy", "$.status"),
     ("colour=red", "$.colour"),
+    ("name=%00", "$.name"),
   ],
 )
 async def test_a_wrong_query_is_refused(api: Api, query: str, path: str) -> None:
@@ -209,3 +213,40 @@ async def test_a_bug_is_told_without_its_inside(api: Api) -> None:
   assert b"inside" not in reply.raw
   [line] = [line for line in lines if line["event"] == "request_failed"]
   assert line["trace_id"] == reply.body["trace_id"]
+
+
+@pytest.mark.parametrize("moment", [FIRST, LAST])
+async def test_moments_that_mean_infinity_are_refused(api: Api, moment: str) -> None:
+  job = await api.make_job()
+  task = (await api.post(f"jobs/{job['id']}/run")).body
+  wish = {"job_id": job["id"], "scheduled_at": moment}
+  calls = [
+    await api.post("tasks", wish),
+    await api.post("tasks/batch", {"items": [wish]}),
+    await api.post(f"jobs/{job['id']}/run", {"scheduled_at": moment}),
+    await api.patch(f"tasks/{task['id']}", {"scheduled_at": moment}),
+    await api.post(
+      "schedules/preview",
+      {"kind": "time", "interval_seconds": 60, "start_at": moment},
+    ),
+  ]
+  for reply in calls:
+    assert reply.status == 422
+    [path] = errors(reply)
+    assert path.endswith("_at")
+  assert len((await api.get("tasks")).body["items"]) == 1
+
+
+async def test_a_namespace_of_an_impossible_name_is_not_found(api: Api) -> None:
+  for name in ("%00", "A", "a/b"):
+    assert (await api.get(f"namespaces/{name}")).status == 404
+  for cursor in ("%00", "A"):
+    reply = await api.get(f"namespaces?cursor={cursor}")
+    assert (reply.status, list(errors(reply))) == (422, ["$.cursor"])
+
+
+@pytest.mark.parametrize("cursor", ["-5", "0", "x", "99999999999"])
+async def test_a_wrong_version_is_no_cursor(api: Api, cursor: str) -> None:
+  job = await api.make_job()
+  reply = await api.get(f"jobs/{job['id']}/versions?cursor={cursor}")
+  assert (reply.status, list(errors(reply))) == (422, ["$.cursor"])
