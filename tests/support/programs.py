@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import psutil
 import trio
@@ -31,19 +31,14 @@ STOP_S = 60.0
 LOG_TAIL = 4_000
 """Characters of a log that a failure shows."""
 
-T = TypeVar("T")
-
 
 class ProgramFailed(AssertionError):
   """A program did not do what the test relies on."""
 
 
 async def wait_until(
-  condition: Callable[[], T] | Callable[[], Awaitable[T]],
-  within: float = 10.0,
-  *,
-  every: float = POLL_S,
-) -> T:
+  condition: Callable[[], Any], within: float = 10.0, *, every: float = POLL_S
+) -> Any:
   """Look again and again until the condition is true, and return what it gave.
 
   The condition may be a plain or an async function. ``TooSlowError`` after ``within``
@@ -133,13 +128,13 @@ class Program:
 
   async def wait_for(
     self,
-    condition: Callable[[], T],
+    condition: Callable[[], Any],
     within: float = START_S,
     what: str = "is not ready",
-  ) -> T:
+  ) -> Any:
     """Wait until a condition is true while the program runs."""
 
-    def look() -> T:
+    def look() -> Any:
       """Look once; a program that has ended never gets there."""
       if not (found := condition()) and not self.is_running:
         raise self.failure(f"ended with code {self.process.returncode}")
