@@ -8,14 +8,18 @@ When the database dies: a call raises ``Unavailable``; its connection is thrown 
 the pool, which makes new ones as they are asked for. Nothing here retries: the caller
 knows whether it may.
 
-Gaps of triopg that are closed here: ``acquire`` has no time limit, the state of a
-connection is reset by a query at each release (we change none), a NOTIFY may be dropped
-without a word (``listen`` hands out only "something happened"), driver errors have a
-dozen classes (``_translate``).
+Gaps of triopg that are closed here: ``acquire`` and the release have no time limit, the
+state of a connection is reset by a query at each release (we change none), its ``listen``
+drops NOTIFYs, does not tell when the connection dies and may wait for ever at its end,
+driver errors have a dozen classes (``_translate``).
+
+A database that has frozen, or is behind a network that swallows everything, does not end
+a statement by its ``statement_timeout``: every statement also has a limit on this side.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -24,22 +28,37 @@ import msgspec
 import trio
 import trio_asyncio
 import triopg
+from triopg._triopg import TrioPoolAcquireContextProxy
 
 from hetuflow.errors import Conflict, StorageError, Unavailable
 from hetuflow.storage.sql import Query
 
-__all__ = ["Connection", "Database", "Record", "StorageSettings", "open_storage"]
+__all__ = [
+  "Connection",
+  "Database",
+  "Record",
+  "StorageSettings",
+  "may_have_happened",
+  "open_storage",
+]
 
 Record = asyncpg.Record
 
 ACQUIRE_TIMEOUT = 5.0
-"""Seconds to wait for a connection before the database counts as unavailable."""
+"""Seconds to wait for a connection before the database counts as unavailable, and for
+it to be fit for use again when it is given back."""
 CONNECT_TIMEOUT = 10.0
 """Seconds for one connection to be made."""
 IDLE_LIFETIME = 300.0
 """Seconds after which an unused connection is closed."""
+ANSWER_MARGIN = 3.0
+"""Seconds beyond ``statement_timeout`` after which no answer is awaited any more."""
+SCRIPT_TIMEOUT = 3_600.0
+"""Seconds for a migration."""
 RETRYABLE = ("40001", "40P01")
 """SQLSTATEs of a serialisation failure and a deadlock: the statement may be repeated."""
+TRIES = 3
+"""How often a statement of its own is tried at once when it may be repeated."""
 
 _GONE = (
   OSError,
@@ -61,32 +80,54 @@ _GONE = (
 
 
 class Connection:
-  """One connection; the same calls as ``Database``, in one session."""
+  """One connection; the same calls as ``Database``, in one session.
 
-  def __init__(self, raw: Any) -> None:
+  Args:
+    raw: triopg's connection.
+    patience: seconds that a statement may take, as seen from here.
+  """
+
+  def __init__(self, raw: Any, patience: float) -> None:
     self._raw = raw
+    self._patience = patience
 
   async def fetch(self, query: Query, /, **values: Any) -> list[Record]:
     """Run a query and return its rows."""
-    with _translated(query.name):
-      rows: list[Record] = await self._raw.fetch(query.text, *query.arrange(values))
+    rows: list[Record] = await self._run(self._raw.fetch, query, values)
     return rows
 
   async def fetchrow(self, query: Query, /, **values: Any) -> Record | None:
     """Run a query and return its first row, or None."""
-    with _translated(query.name):
-      row: Record | None = await self._raw.fetchrow(query.text, *query.arrange(values))
+    row: Record | None = await self._run(self._raw.fetchrow, query, values)
     return row
 
   async def fetchval(self, query: Query, /, **values: Any) -> Any:
     """Run a query and return the first column of its first row, or None."""
-    with _translated(query.name):
-      return await self._raw.fetchval(query.text, *query.arrange(values))
+    return await self._run(self._raw.fetchval, query, values)
 
   async def execute_script(self, text: str) -> None:
     """Run the statements of a migration file."""
     with _translated("script"):
-      await self._raw.execute(text, timeout=None)
+      await self._raw.execute(text, timeout=SCRIPT_TIMEOUT)
+
+  def lift_patience(self) -> None:
+    """Let the statements to come take as long as a migration."""
+    self._patience = SCRIPT_TIMEOUT
+
+  async def _run(
+    self, call: Callable[..., Awaitable[Any]], query: Query, values: dict[str, Any]
+  ) -> Any:
+    """Run a query; one that is a transaction of its own is repeated where it may be."""
+    arguments = query.arrange(values)
+    for _ in range(TRIES - 1):
+      try:
+        with _translated(query.name):
+          return await call(query.text, *arguments, timeout=self._patience)
+      except Unavailable as error:
+        if not _repeatable(error) or self._raw.is_in_transaction():
+          raise
+    with _translated(query.name):
+      return await call(query.text, *arguments, timeout=self._patience)
 
   @asynccontextmanager
   async def transaction(self) -> AsyncIterator["Connection"]:
@@ -96,22 +137,42 @@ class Connection:
         yield self
 
   @asynccontextmanager
-  async def listen(self, channel: str) -> AsyncIterator[Any]:
-    """Receive the payloads of ``NOTIFY channel`` as an asynchronous iterator.
+  async def listen(self, channel: str) -> AsyncIterator[trio.MemoryReceiveChannel[str]]:
+    """Receive the payloads of ``NOTIFY channel``, until the connection dies.
 
-    A payload that overflows the buffer arrives as something that is not a string: the
-    receiver then treats everything as notified.
+    The connection is of no further use after the block: ending it is the one way to stop
+    listening that neither waits for the database nor leaves anything behind.
     """
-    with _translated("listen"):
-      async with self._raw.listen(channel, max_buffer_size=1_000) as notifications:
-        yield notifications
+    send, receive = trio.open_memory_channel[str](math.inf)
+
+    def hear(_raw: object, _pid: int, _channel: str, payload: str) -> None:
+      """Pass a payload on."""
+      send.send_nowait(payload)
+
+    def end(_raw: object) -> None:
+      """Let the iteration end when the connection has."""
+      send.close()
+
+    self._raw.add_termination_listener(end)
+    try:
+      with _translated("listen"):
+        await self._raw.add_listener(channel, hear)
+      yield receive
+    finally:
+      self._raw.terminate()
 
 
 class Database:
-  """The pool: every call takes a connection for as long as it lasts."""
+  """The pool: every call takes a connection for as long as it lasts.
 
-  def __init__(self, pool: Any) -> None:
+  Args:
+    pool: triopg's pool.
+    patience: seconds that a statement may take, as seen from here.
+  """
+
+  def __init__(self, pool: Any, patience: float) -> None:
     self._pool = pool
+    self._patience = patience
 
   @asynccontextmanager
   async def connection(self) -> AsyncIterator[Connection]:
@@ -120,16 +181,18 @@ class Database:
     Raises:
       Unavailable: none was to be had within ``ACQUIRE_TIMEOUT``.
     """
-    with _translated("acquire"):
-      acquired = self._pool.acquire()
-      try:
-        with trio.fail_after(ACQUIRE_TIMEOUT):
-          raw = await acquired.__aenter__()
-      except trio.TooSlowError:
-        raise Unavailable("no connection to the database was free in time") from None
-      try:
-        yield Connection(raw)
-      finally:
+    # triopg's own acquire() takes no limit, neither for now nor for the release.
+    acquired = TrioPoolAcquireContextProxy(
+      self._pool._asyncpg_pool.acquire(timeout=ACQUIRE_TIMEOUT)
+    )
+    with _translated("no connection to the database"):
+      raw = await acquired.__aenter__()
+    try:
+      yield Connection(raw, self._patience)
+    finally:
+      # One that cannot be made fit for use again is thrown away; what was done with it
+      # stands.
+      with suppress(Unavailable), _translated("release"):
         await acquired.__aexit__(None, None, None)
 
   @asynccontextmanager
@@ -176,6 +239,9 @@ def _translate(what: str, error: BaseException) -> StorageError | None:
   """Find the project's error for a driver's, or None where it is not one."""
   if isinstance(error, asyncpg.IntegrityConstraintViolationError):
     return Conflict(f"{what}: {error.args[0]}")
+  # A value that cannot be sent is an InterfaceError too, but no outage.
+  if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
+    return StorageError(f"{what}: {error}")
   if isinstance(error, _GONE):
     return Unavailable(f"{what}: {type(error).__name__}: {error}")
   if isinstance(error, asyncpg.PostgresError):
@@ -183,6 +249,26 @@ def _translate(what: str, error: BaseException) -> StorageError | None:
       return Unavailable(f"{what}: {error}")
     return StorageError(f"{what}: {error}")
   return None
+
+
+def _repeatable(error: Unavailable) -> bool:
+  """Tell whether a statement came to nothing because of what others did meanwhile."""
+  return getattr(error.__cause__, "sqlstate", None) in RETRYABLE
+
+
+def may_have_happened(error: BaseException) -> bool:
+  """Tell whether a statement that ended in this error may have been carried out.
+
+  Args:
+    error: what left the call: one of ours, or a cancellation.
+
+  Returns:
+    False only where the database itself has said that the statement failed; a
+    connection that broke or an answer that did not come says nothing.
+  """
+  cause = error.__cause__
+  answered = isinstance(cause, asyncpg.PostgresError)
+  return not answered or isinstance(cause, asyncpg.PostgresConnectionError)
 
 
 @attrs.frozen(kw_only=True)
@@ -241,14 +327,13 @@ async def open_storage(settings: StorageSettings) -> AsyncIterator[Database]:
     with _translated("connect"):
       await pool.__aenter__()
     try:
-      yield Database(pool)
+      yield Database(pool, settings.statement_timeout + ANSWER_MARGIN)
     finally:
       await _close(pool)
 
 
 async def _close(pool: Any) -> None:
   """Close the pool, gracefully for a moment and then at once."""
-  with trio.move_on_after(2, shield=True) as scope:
-    await pool.close()
-  if scope.cancelled_caught:
-    pool.terminate()
+  # Not triopg's close(): it is shielded from within, so that no limit would reach it.
+  with trio.move_on_after(2, shield=True), suppress(Unavailable), _translated("close"):
+    await trio_asyncio.aio_as_trio(pool._asyncpg_pool.close)()

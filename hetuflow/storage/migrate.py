@@ -57,6 +57,7 @@ async def migrate(database: Database) -> list[Migration]:
   """
   applied = []
   async with database.connection() as connection:
+    connection.lift_patience()
     for migration in load_migrations():
       async with connection.transaction():
         await connection.fetch(_sql.lift_timeouts)

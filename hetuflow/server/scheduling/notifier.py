@@ -2,8 +2,8 @@
 
 Run by: one child of each server, the first to start. Owns one connection. A notification
 says what to look at, never what is there; loops that miss one find the same by polling.
-The connection is proved alive by a query every few seconds: one that hangs or has died
-crashes this child, and the supervisor starts it afresh.
+A connection that dies says so; one that hangs is found by a query every few seconds.
+Either way listening begins again on a fresh one, and everything counts as notified.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,8 @@ class Notifier:
       nursery.start_soon(self._prove_alive, connection)
       async for payload in notifications:
         self.heard += 1
-        self._hear(payload if isinstance(payload, str) else None)
+        self._hear(payload)
+      raise Unavailable("the listening connection has died")
 
   async def _prove_alive(self, connection: Connection) -> None:
     """Ask the database something every few seconds; silence means it is gone."""
