@@ -172,6 +172,7 @@ async def renew_sessions(
   Returns:
     The sessions that are still the live ones of their agents.
   """
+  heartbeats = sorted(heartbeats, key=lambda beat: beat.agent_id)
   rows = await executor.fetch(
     _sql.renew_sessions,
     ids=[beat.agent_id for beat in heartbeats],

@@ -30,15 +30,18 @@ WHERE agent_id = $agent_id AND completed_at = 'infinity'
 ORDER BY id
 
 -- name: renew_sessions
--- Write the heartbeats of many sessions; those that were replaced are not returned.
+-- Write the heartbeats of many sessions; those that were replaced are not returned. Rows
+-- are locked in the order of the arrays, which is that of the ids, as claims lock them.
 WITH beats AS (
-  SELECT h.*, found.row
+  SELECT h.*
   FROM unnest(
     $ids::uuid[], $sessions::uuid[], $statuses::agent_status[], $metrics::jsonb[],
     $clock_offsets::double precision[], $capabilities::jsonb[]
   ) AS h (id, session_id, status, metrics, clock_offset_ms, capabilities)
   CROSS JOIN LATERAL (
-    SELECT ctid AS row FROM sched_agent WHERE id = h.id FOR UPDATE
+    SELECT id FROM sched_agent
+    WHERE id = h.id AND session_id = h.session_id
+    FOR NO KEY UPDATE
   ) AS found
 )
 UPDATE sched_agent AS a
@@ -48,7 +51,7 @@ SET last_heartbeat_at = now(),
   capabilities = COALESCE(h.capabilities, a.capabilities),
   updated_at = now()
 FROM beats AS h
-WHERE a.ctid = h.row AND a.id = h.id AND a.session_id = h.session_id
+WHERE a.id = h.id AND a.session_id = h.session_id
 RETURNING a.session_id
 
 -- name: close_session

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import attrs
 
-from hetuflow.errors import Conflict
+from hetuflow.errors import Conflict, Unavailable
 from hetuflow.protocol.messages import AckOutcome, TaskInstanceUpdate
 from hetuflow.protocol.model import NamespaceId, Task, TaskId
 from hetuflow.protocol.states import TaskStatus
@@ -31,6 +31,9 @@ __all__ = [
 ]
 
 _sql = load_queries("transitions")
+
+RECORD_TRIES = 10
+"""How often a report is written again because others changed its rows meanwhile."""
 
 
 @attrs.frozen(kw_only=True)
@@ -83,14 +86,39 @@ async def record_updates(
   Args:
     executor: where to run.
     namespace_id: of every update.
-    updates: at most one per instance.
+    updates: at most one per instance and claim token.
 
   Returns:
     What became of the instances whose report was not simply accepted: ``duplicate`` was
     already so, ``stale`` was refused.
+
+  Raises:
+    Unavailable: the database is away, or others do not stop changing the rows.
   """
-  updates = sorted(updates, key=lambda update: update.instance_id)
-  rows = await executor.fetch(
+  outcomes: dict[UUID, AckOutcome] = {}
+  waiting = sorted(updates, key=lambda update: update.instance_id)
+  for _ in range(RECORD_TRIES):
+    rows = await _record(executor, namespace_id, waiting)
+    if len(rows) == len(waiting) and not any(row["again"] for row in rows):
+      return outcomes
+    known = {row["id"] for row in rows}
+    unmatched = [update for update in waiting if update.instance_id not in known]
+    if unmatched:
+      outcomes |= await _classify(executor, namespace_id, unmatched)
+    again = {row["id"] for row in rows if row["again"]}
+    if not again:
+      return outcomes
+    waiting = [update for update in waiting if update.instance_id in again]
+  raise Unavailable("record_updates: the instances or tasks kept changing")
+
+
+async def _record(
+  executor: Database | Connection,
+  namespace_id: NamespaceId,
+  updates: Sequence[TaskInstanceUpdate],
+) -> list[Record]:
+  """Run the statement once; a row for each update that matched, or is to be repeated."""
+  return await executor.fetch(
     _sql.record_updates,
     namespace_id=namespace_id,
     ids=[update.instance_id for update in updates],
@@ -103,14 +131,6 @@ async def record_updates(
     error_messages=[update.error_message for update in updates],
     outputs=[update.output for update in updates],
     metrics=[update.metrics or {} for update in updates],
-  )
-  if len(rows) == len(updates):
-    return {}
-  written = {row["id"] for row in rows}
-  return await _classify(
-    executor,
-    namespace_id,
-    [update for update in updates if update.instance_id not in written],
   )
 
 

@@ -4,12 +4,17 @@
 -- Rows are found by LATERAL and changed by ctid, once they are locked. A plain join with
 -- the hot table is planned by its statistics, and those of a table that fills and empties
 -- in seconds are always wrong: the planner then reads all of it for each row of a batch.
+-- A ctid has a trap: a row that another transaction changed while the lock was waited for
+-- is locked in its new place, where this statement's snapshot does not see it, and an
+-- UPDATE by that ctid finds nothing. A claim leaves such a task to the next one; a record
+-- changes neither the instance nor its task and says that it must be tried again.
 
 -- name: claim_tasks
 -- Hand due and nearly due tasks of one namespace to agents of one set of routes.
 -- run_agents and hold_agents name the agent of each place of the two budgets; floors are
 -- the ranks below which a route was found empty. Agents whose session is not the named
--- one, or whose lease has run out, get nothing.
+-- one, or whose lease has run out, get nothing, and their places count for nothing. Agents
+-- are locked in order of id, as heartbeats lock them.
 WITH terms AS (
   SELECT
     lease,
@@ -21,7 +26,18 @@ agents AS (
   FROM unnest($agents::uuid[], $sessions::uuid[]) AS offer (agent_id, session_id)
   JOIN sched_agent AS a ON a.id = offer.agent_id AND a.session_id = offer.session_id
   WHERE a.lease_until > now()
+  ORDER BY a.id
   FOR SHARE OF a
+),
+run_places AS (
+  SELECT p.agent_id, row_number() OVER (ORDER BY p.number) AS place
+  FROM unnest($run_agents::uuid[]) WITH ORDINALITY AS p (agent_id, number)
+  JOIN agents ON agents.id = p.agent_id
+),
+hold_places AS (
+  SELECT p.agent_id, row_number() OVER (ORDER BY p.number) AS place
+  FROM unnest($hold_agents::uuid[]) WITH ORDINALITY AS p (agent_id, number)
+  JOIN agents ON agents.id = p.agent_id
 ),
 due AS (
   SELECT found.row
@@ -59,16 +75,18 @@ ahead AS (
   LIMIT cardinality($hold_agents::uuid[])
 ),
 dealt AS (
-  SELECT row, ($run_agents::uuid[])[row_number() OVER ()] AS agent_id, false AS held
-  FROM due
+  SELECT n.row, p.agent_id, false AS held
+  FROM (SELECT row, row_number() OVER () AS place FROM due) AS n
+  JOIN run_places AS p ON p.place = n.place
   UNION ALL
-  SELECT row, ($hold_agents::uuid[])[row_number() OVER ()] AS agent_id, true AS held
-  FROM ahead
+  SELECT n.row, p.agent_id, true AS held
+  FROM (SELECT row, row_number() OVER () AS place FROM ahead) AS n
+  JOIN hold_places AS p ON p.place = n.place
 ),
 picked AS (
   SELECT dealt.row, dealt.agent_id, dealt.held, gen_random_uuid() AS claim_token,
     hetuflow_uuid7(now()) AS instance_id
-  FROM dealt JOIN agents ON agents.id = dealt.agent_id
+  FROM dealt
 ),
 claimed AS (
   UPDATE sched_task AS t
@@ -100,10 +118,12 @@ CROSS JOIN terms
 -- name: record_updates
 -- Write what agents report of instances of one namespace, and what it means for their
 -- tasks: the end, a retry, or back to the queue. Rows are locked in the order of the
--- reports, which is that of their ids. A report whose claim token is not the current one
--- changes nothing.
+-- reports, which is that of their ids, each instance before its task. A report whose
+-- claim token is not the current one changes nothing; one whose rows changed while they
+-- were waited for changes nothing yet, and comes back with again.
 WITH reported AS (
-  SELECT r.*, found.row
+  SELECT r.*, found.row, task.row AS task_row,
+    seen.row IS NOT NULL AND task_seen.row IS NOT DISTINCT FROM task.row AS settled
   FROM unnest(
     $ids::uuid[], $claim_tokens::uuid[], $statuses::task_instance_status[],
     $reasons::text[], $started::timestamptz[], $completed::timestamptz[],
@@ -114,11 +134,28 @@ WITH reported AS (
     error_message, output, metrics
   )
   CROSS JOIN LATERAL (
-    SELECT i.ctid AS row
+    SELECT i.ctid AS row, i.task_id
     FROM sched_task_instance AS i
     WHERE i.id = r.id AND i.namespace_id = $namespace_id AND i.completed_at = 'infinity'
     FOR UPDATE
   ) AS found
+  LEFT JOIN LATERAL (
+    SELECT t.ctid AS row
+    FROM sched_task AS t
+    WHERE t.id = found.task_id AND t.namespace_id = $namespace_id
+      AND t.completed_at = 'infinity'
+    FOR UPDATE
+  ) AS task ON true
+  LEFT JOIN LATERAL (
+    SELECT ctid AS row FROM sched_task_instance
+    WHERE ctid = found.row AND completed_at = 'infinity'
+    OFFSET 0
+  ) AS seen ON true
+  LEFT JOIN LATERAL (
+    SELECT ctid AS row FROM sched_task
+    WHERE ctid = task.row AND completed_at = 'infinity'
+    OFFSET 0
+  ) AS task_seen ON true
 ),
 ended AS (
   UPDATE sched_task_instance AS i
@@ -139,24 +176,13 @@ ended AS (
         i.dispatched_at, r.completed_at, now() - interval '1 day'))
     END
   FROM reported AS r
-  WHERE i.ctid = r.row AND i.namespace_id = $namespace_id
+  WHERE i.ctid = r.row AND r.settled AND i.namespace_id = $namespace_id
     AND i.completed_at = 'infinity' AND i.claim_token = r.claim_token
     AND i.status IN ('dispatched', 'running')
     AND (i.status = 'dispatched' OR r.status NOT IN ('running', 'released'))
     AND r.status <> 'dispatched'
   RETURNING i.id, i.task_id, i.job_id, i.job_version, i.claim_token, i.status, i.reason,
-    i.exit_code, i.completed_at
-),
-moving AS (
-  SELECT ended.*, found.row
-  FROM ended
-  CROSS JOIN LATERAL (
-    SELECT t.ctid AS row
-    FROM sched_task AS t
-    WHERE t.id = ended.task_id AND t.namespace_id = $namespace_id
-      AND t.completed_at = 'infinity'
-    FOR UPDATE
-  ) AS found
+    i.exit_code, i.completed_at, r.task_row
 ),
 tasks AS (
   UPDATE sched_task AS t
@@ -210,7 +236,7 @@ tasks AS (
       ) AS outcome
     ) AS next
   )
-  FROM moving AS e
+  FROM ended AS e
   LEFT JOIN LATERAL (
     SELECT config
     FROM sched_job_version
@@ -218,7 +244,7 @@ tasks AS (
       AND e.status NOT IN ('running', 'succeeded')
     OFFSET 0
   ) AS v ON true
-  WHERE t.ctid = e.row AND t.namespace_id = $namespace_id
+  WHERE t.ctid = e.task_row AND t.namespace_id = $namespace_id
     AND t.completed_at = 'infinity' AND t.claim_token = e.claim_token
     AND t.status IN ('dispatched', 'running')
   RETURNING t.id, t.status
@@ -230,7 +256,9 @@ hint AS (
   SELECT pg_notify('hetuflow', 'tasks:' || $namespace_id)
   FROM waiting WHERE waiting.count > 0
 )
-SELECT id, (SELECT count(*) FROM hint) AS hints FROM ended
+SELECT id, false AS again, (SELECT count(*) FROM hint) AS hints FROM ended
+UNION ALL
+SELECT id, true AS again, 0 AS hints FROM reported WHERE NOT settled
 
 -- name: find_finished
 -- Of instances that a report did not match: those that already ended as reported, by
