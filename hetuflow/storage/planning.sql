@@ -21,7 +21,8 @@ LIMIT $limit
 -- Move the cursors of schedules that are still as they were read, and for exactly those,
 -- whose tasks and gaps stand between their first and last place in the arrays, insert
 -- the tasks and book the planned times that will not run. Schedules that another server
--- has in hand are passed over.
+-- has in hand are passed over; so is an occurrence that still has a task, after an edit
+-- that came back to it. A gap that begins where the last one ended makes that one longer.
 WITH held AS (
   SELECT m.*, found.row
   FROM unnest(
@@ -48,8 +49,8 @@ moved AS (
     last_run_at = COALESCE(held.last_run_at, s.last_run_at), updated_at = now()
   FROM held
   WHERE s.ctid = held.row AND s.id = held.id
-  RETURNING s.id, s.namespace_id, s.job_id, s.parameters, held.first_task,
-    held.last_task, held.first_gap, held.last_gap
+  RETURNING s.id, s.namespace_id, s.job_id, s.parameters, held.expected,
+    held.first_task, held.last_task, held.first_gap, held.last_gap
 ),
 made AS (
   INSERT INTO sched_task (
@@ -71,14 +72,12 @@ made AS (
     ($planned::timestamptz[])[moved.first_task:moved.last_task],
     ($scheduled::timestamptz[])[moved.first_task:moved.last_task]
   ) AS f (id, planned_at, scheduled_at)
+  ON CONFLICT DO NOTHING
   RETURNING namespace_id
 ),
-booked AS (
-  INSERT INTO sched_ledger_gap (
-    id, namespace_id, schedule_id, from_at, to_at, count, outcome, reason
-  )
-  SELECT g.id, moved.namespace_id, moved.id, g.from_at, g.to_at, g.count, g.outcome,
-    g.reason
+gaps AS (
+  SELECT g.id, moved.namespace_id, moved.id AS schedule_id, g.from_at, g.to_at, g.count,
+    g.outcome, g.reason, moved.expected
   FROM moved
   CROSS JOIN LATERAL unnest(
     ($gap_ids::uuid[])[moved.first_gap:moved.last_gap],
@@ -88,6 +87,22 @@ booked AS (
     ($gap_outcomes::ledger_outcome[])[moved.first_gap:moved.last_gap],
     ($gap_reasons::text[])[moved.first_gap:moved.last_gap]
   ) AS g (id, from_at, to_at, count, outcome, reason)
+),
+extended AS (
+  UPDATE sched_ledger_gap AS known
+  SET to_at = gaps.to_at, count = known.count + gaps.count, updated_at = now()
+  FROM gaps
+  WHERE known.schedule_id = gaps.schedule_id AND known.to_at = gaps.expected
+    AND known.outcome = gaps.outcome AND known.reason = gaps.reason
+  RETURNING gaps.id
+),
+booked AS (
+  INSERT INTO sched_ledger_gap (
+    id, namespace_id, schedule_id, from_at, to_at, count, outcome, reason
+  )
+  SELECT id, namespace_id, schedule_id, from_at, to_at, count, outcome, reason
+  FROM gaps
+  WHERE NOT EXISTS (SELECT FROM extended WHERE extended.id = gaps.id)
 )
 SELECT made.namespace_id, count(*) AS tasks,
   pg_notify('hetuflow', 'tasks:' || made.namespace_id)

@@ -8,12 +8,14 @@ has changed nothing. While the database is away the loop waits; what became due 
 is caught up by the misfire rule.
 
 Misfire (``run_once``): of the planned times that are later than the grace, the last one
-runs and the others are booked as merged, as one gap of the ledger.
+runs and the others are booked as merged, as one gap of the ledger however many they are.
 """
 
+import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -41,6 +43,9 @@ SCHEDULES_PER_PASS = 500
 TIMES_PER_SCHEDULE = 1_000
 """Planned times of one schedule in one statement; a longer backlog takes more passes."""
 MISFIRE_GRACE = timedelta(seconds=60)
+TASKS_PER_STATEMENT = 2_000
+"""Tasks from which on a plan waits for the next statement: one that takes longer than the
+database allows would be tried again for ever."""
 CACHED_TIMINGS = 20_000
 
 _log = structlog.get_logger()
@@ -89,11 +94,16 @@ class Generator:
     )
     if not rows:
       return False
-    plans = [self._plan(row) for row in rows]
-    made = await plan_tasks(self._database, plans)
-    self.planned += sum(made.values())
-    if made:
-      _log.debug("tasks_planned", tasks=sum(made.values()), schedules=len(rows))
+    plans = []
+    for row in rows:
+      plans.append(self._plan(row))
+      # A long backlog of many schedules must not hold up the rest of the server.
+      await trio.lowlevel.checkpoint()
+    for part in _parts(plans):
+      made = await plan_tasks(self._database, part)
+      self.planned += sum(made.values())
+      if made:
+        _log.debug("tasks_planned", tasks=sum(made.values()), schedules=len(part))
     return len(rows) == SCHEDULES_PER_PASS or any(
       plan.cursor_at < row["until_at"]
       for plan, row in zip(plans, rows, strict=True)
@@ -121,7 +131,20 @@ class Generator:
     return timing
 
 
-def plan_schedule(row: Record, timing: Timing) -> Plan:
+def _parts(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
+  """Cut plans into what one statement carries out well; none is cut itself."""
+  part: list[Plan] = []
+  tasks = 0
+  for plan in plans:
+    if part and tasks + len(plan.tasks) > TASKS_PER_STATEMENT:
+      yield part
+      part, tasks = [], 0
+    part.append(plan)
+    tasks += len(plan.tasks)
+  yield part
+
+
+def plan_schedule(row: Record | Mapping[str, Any], timing: Timing) -> Plan:
   """Decide what becomes of the planned times between the cursor and the horizon.
 
   Args:
@@ -132,10 +155,9 @@ def plan_schedule(row: Record, timing: Timing) -> Plan:
     The plan. Every planned time between the old and the new cursor is either one of its
     tasks or inside one of its gaps.
   """
-  until: datetime = row["until_at"]
-  left = TIMES_PER_SCHEDULE
-  if row["max_runs"] is not None:
-    left = min(left, row["max_runs"] - row["run_count"])
+  # Behind the cursor when a lead was made shorter.
+  until: datetime = max(row["until_at"], row["cursor_at"])
+  left = math.inf if row["max_runs"] is None else row["max_runs"] - row["run_count"]
   times = fire_times(
     timing, after=row["cursor_at"], until=until, limit=TIMES_PER_SCHEDULE
   )
@@ -146,13 +168,13 @@ def plan_schedule(row: Record, timing: Timing) -> Plan:
   # A backlog that goes on in the next pass is merged into the times that follow.
   goes_on = bool(late) and len(late) == len(times) == TIMES_PER_SCHEDULE
   merged = late if goes_on and upcoming and upcoming < late_before else late[:-1]
-  due = times[len(merged) :][: max(left, 0)]
-  exhausted = row["max_runs"] is not None and left <= len(due)
+  due = [at for number, at in enumerate(times[len(merged) :]) if number < left]
+  exhausted = left <= len(due)
   return Plan(
     schedule_id=row["id"],
     revision=row["revision"],
     expected=row["cursor_at"],
-    cursor_at=max(cursor, row["cursor_at"]),
+    cursor_at=cursor,
     next_plan_at=None if exhausted else upcoming,
     tasks=[
       PlannedTask(planned_at=at, scheduled_at=at + jitter(timing, at, str(row["id"])))
