@@ -8,7 +8,7 @@ them. A dispatch stays in the session's ledger until the agent has acknowledged 
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -19,7 +19,11 @@ from hetuflow.nursery import NodeState, Wakeup
 from hetuflow.nursery.spec import Outline
 from hetuflow.nursery.state import Kind, Status
 from hetuflow.protocol import wire
-from hetuflow.protocol.messages import DispatchTaskRequest, MessageKind
+from hetuflow.protocol.messages import (
+  DispatchedTask,
+  DispatchTaskRequest,
+  MessageKind,
+)
 from hetuflow.protocol.model import (
   AgentCapabilities,
   AgentId,
@@ -36,6 +40,8 @@ MAX_WAITING_FRAMES = 2_000
 ACK_TIMEOUT = 5.0
 """Seconds to wait for the first acknowledgement; doubled with each repetition."""
 SESSIONS_SHOWN = 50
+MAX_FRAME = 8 * 1024**2
+"""Bytes of a batch from which on it is sent as two."""
 
 
 @attrs.define(kw_only=True)
@@ -48,13 +54,18 @@ class Unacknowledged:
   tries: int = 1
   retry_at: float
 
+  def encode(self) -> bytes:
+    """Write it, under the same id each time."""
+    return wire.encode_envelope(self.kind, self.payload, message_id=self.message_id)
+
 
 @attrs.define(kw_only=True, eq=False)
 class Session:
   """One connected agent.
 
   ``run`` and ``hold`` are the places it has granted and not got tasks for; ``routes``
-  remembers, per namespace, which routes it satisfies and for which reading of them.
+  remembers, per namespace, which routes it satisfies and for which reading of them;
+  ``heard_at`` is when it last gave a sign of life, on Trio's clock.
   """
 
   agent_id: AgentId
@@ -66,6 +77,7 @@ class Session:
   compression: bool = False
   id: UUID = attrs.field(factory=new_id)
   connected_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
+  heard_at: float = attrs.field(factory=trio.current_time)
   metrics: AgentMetrics = attrs.field(factory=AgentMetrics)
   run: int = 0
   hold: int = 0
@@ -77,6 +89,7 @@ class Session:
   frames: deque[bytes] = attrs.field(factory=deque)
   wakeup: Wakeup = attrs.field(factory=Wakeup)
   closing: tuple[int, str] | None = None
+  closed: trio.Event = attrs.field(factory=trio.Event)
   received: int = 0
   sent: int = 0
 
@@ -90,15 +103,24 @@ class Session:
     self._enqueue(wire.encode_envelope(kind, payload))
 
   def dispatch(self, payload: DispatchTaskRequest) -> None:
-    """Send claimed tasks, again and again until the agent has acknowledged them."""
+    """Send claimed tasks, again and again until the agent has acknowledged them.
+
+    A batch larger than a frame may be goes in parts.
+    """
     message = Unacknowledged(
       message_id=new_id(),
       kind=MessageKind.DISPATCH_TASK_REQUEST,
       payload=payload,
       retry_at=trio.current_time() + ACK_TIMEOUT,
     )
+    frame = message.encode()
+    middle = len(payload.tasks) // 2
+    if len(frame) > MAX_FRAME and middle:
+      self.dispatch(_part(payload, payload.tasks[:middle]))
+      self.dispatch(_part(payload, payload.tasks[middle:]))
+      return
     self.unacknowledged[message.message_id] = message
-    self._resend(message)
+    self._enqueue(frame)
 
   def acknowledge(self, message_id: UUID) -> None:
     """Strike a message off; one that is not known is a repetition."""
@@ -121,7 +143,7 @@ class Session:
         return message
       message.retry_at = now + ACK_TIMEOUT * 2**message.tries
       message.tries += 1
-      self._resend(message)
+      self._enqueue(message.encode())
     return None
 
   def next_retry_at(self) -> float:
@@ -135,6 +157,7 @@ class Session:
     if self.closing is None:
       self.closing = (code, reason)
     self.run = self.hold = 0
+    self.closed.set()
     self.wakeup.set()
 
   def describe(self) -> dict[str, object]:
@@ -153,13 +176,6 @@ class Session:
       "frames_sent": self.sent,
     }
 
-  def _resend(self, message: Unacknowledged) -> None:
-    """Enqueue a message under its own id."""
-    frame = wire.encode_envelope(
-      message.kind, message.payload, message_id=message.message_id
-    )
-    self._enqueue(frame)
-
   def _enqueue(self, frame: bytes) -> None:
     """Append a frame, unless the agent has stopped reading."""
     if len(self.frames) >= MAX_WAITING_FRAMES:
@@ -169,6 +185,17 @@ class Session:
     self.wakeup.set()
 
 
+def _part(
+  whole: DispatchTaskRequest, tasks: Sequence[DispatchedTask]
+) -> DispatchTaskRequest:
+  """Make a batch of some tasks, with the configurations that they name."""
+  names = {task.config for task in tasks}
+  return DispatchTaskRequest(
+    configs={name: config for name, config in whole.configs.items() if name in names},
+    tasks=list(tasks),
+  )
+
+
 class Sessions:
   """The registry of connected agents; also the ``session*`` of the tree."""
 
@@ -176,6 +203,7 @@ class Sessions:
     self._by_agent: dict[AgentId, Session] = {}
     self._turn = 0
     self._empty = trio.Event()
+    self.ended: tuple[int, str] | None = None
     self.opened = 0
 
   def __len__(self) -> int:
@@ -189,7 +217,10 @@ class Sessions:
     return self._by_agent.get(agent_id)
 
   def add(self, session: Session) -> None:
-    """Enter a session; an older one of the same agent is told to go."""
+    """Enter a session; an older one of the same agent is told to go.
+
+    So is the new one where every session has been told to.
+    """
     older = self._by_agent.get(session.agent_id)
     if older is not None:
       older.close(4003, "replaced by a newer session")
@@ -197,6 +228,8 @@ class Sessions:
       self._empty = trio.Event()
     self._by_agent[session.agent_id] = session
     self.opened += 1
+    if self.ended is not None:
+      session.close(*self.ended)
 
   def remove(self, session: Session) -> None:
     """Strike a session off, unless a newer one has taken its place."""
@@ -236,7 +269,8 @@ class Sessions:
     return len(self)
 
   def close_all(self, code: int, reason: str) -> None:
-    """Ask for the end of every connection."""
+    """Ask for the end of every connection, for good: also of those that still come."""
+    self.ended = (code, reason)
     for session in self:
       session.close(code, reason)
 

@@ -4,9 +4,10 @@ Run by: Hypercorn starts a task per connection, which ends in ``serve_connection
 owns the socket and one session. Its own mistakes never leave it: a handler that raises
 would close with 1000 and tell nobody.
 
-When the agent dies: the receive side ends, the session is struck off and marked offline;
-its claims stay until it registers again or its lease ends. When the server dies: the
-agent finds the socket gone and registers with another server.
+When the agent dies: the receive side ends, or no heartbeat comes for the time of a lease;
+the session is struck off and marked offline; its claims stay until it registers again or
+its lease ends. When the server dies: the agent finds the socket gone and registers with
+another server.
 """
 
 from collections.abc import Awaitable, Callable
@@ -270,7 +271,7 @@ def _invalid(error: ProtocolError) -> ErrorMessage:
 async def _converse(
   door: Doorkeeper, socket: Socket, session: Session
 ) -> tuple[int, str]:
-  """Receive and send until one side is done; return the code to close with."""
+  """Receive, send and watch until one is done; return the code to close with."""
   outcome = (1000, "")
 
   async def until_done(part: Callable[..., Awaitable[None]]) -> None:
@@ -287,7 +288,19 @@ async def _converse(
   async with trio.open_nursery() as nursery:
     nursery.start_soon(until_done, _receive)
     nursery.start_soon(until_done, _send)
+    nursery.start_soon(until_done, _watch)
   return outcome
+
+
+async def _watch(door: Doorkeeper, socket: Socket, session: Session) -> None:
+  """End a session whose agent is silent, and one whose last words cannot be sent."""
+  while session.closing is None:
+    with trio.move_on_at(session.heard_at + door.session_lease):
+      await session.closed.wait()
+    if trio.current_time() >= session.heard_at + door.session_lease:
+      session.close(4001, "no heartbeat came in time")
+  await trio.sleep(CLOSE_TIMEOUT)
+  raise _Ended(*session.closing)
 
 
 async def _send(door: Doorkeeper, socket: Socket, session: Session) -> None:
@@ -350,6 +363,7 @@ def _take(door: Doorkeeper, session: Session, envelope: Envelope) -> None:
   """Hand a message to whoever deals with its kind."""
   match envelope.payload:
     case HeartbeatRequest() as heartbeat:
+      session.heard_at = trio.current_time()
       door.presence.submit(session, heartbeat)
     case AcquireTaskRequest(run=run, hold=hold):
       session.grant(run, min(hold, max(0, door.max_hold - session.hold)))

@@ -112,6 +112,8 @@ class Gateway:
 
   async def serve_websocket(self) -> Any:
     """Serve the WebSocket of the current request, or answer why not."""
+    if self.sessions.ended is not None:
+      return _problem(503, "the server is going away")
     token = _token()
     try:
       database = self._door.database

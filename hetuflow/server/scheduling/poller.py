@@ -7,12 +7,16 @@ together. A wake-up is a hint; every ``interval`` seconds everything is looked a
 
 If the server dies after a claim has committed and before the message has left, the agent
 does not name the claim when it registers again and the task goes back to the queue at
-once. If an agent's session ends in between, its claims meet the same fate.
+once. If an agent's session ends in between, its claims meet the same fate. So they do
+when nobody can tell whether a claim has committed, because the connection broke or the
+loop was stopped: the sessions it was for are ended, and settled as the agents return.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 import attrs
@@ -34,7 +38,7 @@ from hetuflow.protocol.model import (
   TaskId,
 )
 from hetuflow.server.sessions import Session, Sessions
-from hetuflow.storage.connect import Database, Record
+from hetuflow.storage.connect import Database, Record, may_have_happened
 from hetuflow.storage.routes import Route, list_routes
 from hetuflow.storage.transitions import ClaimOffer, claim_tasks, load_configs
 
@@ -85,6 +89,7 @@ class Poller:
     self._routes: dict[NamespaceId, dict[int, Route]] = {}
     self._routes_until = 0.0
     self._floors: dict[int, datetime] = {}
+    self._hints = 0
     self._full_look_at = 0.0
     self._configs: OrderedDict[tuple[UUID, int], NamedConfig] = OrderedDict()
     self._outage = Outage(Unavailable, event="poller_waits_for_database")
@@ -95,6 +100,7 @@ class Poller:
     if payload is None or payload == "routes":
       self._routes_until = 0.0
     self._floors.clear()
+    self._hints += 1
     self._wakeup.set()
 
   async def run(
@@ -165,45 +171,49 @@ class Poller:
     """Claim for one group and send each agent its share."""
     run = deal([(session, session.run) for session in sessions], CLAIM_LIMIT)
     hold = deal([(session, session.hold) for session in sessions], CLAIM_LIMIT)
-    started = trio.current_time()
-    rows = await claim_tasks(
-      self._database,
-      ClaimOffer(
-        namespace_id=namespace_id,
-        agents=[session.agent_id for session in sessions],
-        sessions=[session.id for session in sessions],
-        routes=routes,
-        floors=[self._floors.get(route, BOTTOM) for route in routes],
-        run_agents=[session.agent_id for session in run],
-        hold_agents=[session.agent_id for session in hold],
-      ),
+    offer = ClaimOffer(
+      namespace_id=namespace_id,
+      agents=[session.agent_id for session in sessions],
+      sessions=[session.id for session in sessions],
+      routes=routes,
+      floors=[self._floors.get(route, BOTTOM) for route in routes],
+      run_agents=[session.agent_id for session in run],
+      hold_agents=[session.agent_id for session in hold],
     )
+    started, hints = trio.current_time(), self._hints
+    # An outage that is met here, before anything was asked, leaves nothing in doubt.
+    async with self._database.connection() as connection:
+      with _in_doubt(sessions):
+        rows = await claim_tasks(connection, offer)
     self._count(rows, started)
     if not rows:
       return False
-    self._raise_floors(rows)
-    await self._send(namespace_id, sessions, rows)
+    if hints == self._hints:
+      self._raise_floors(rows)
+    with _in_doubt(sessions, always=True):
+      await self._outage.retry(partial(self._learn_configs, rows))
+    self._send(namespace_id, sessions, rows)
     due = sum(not row["held"] for row in rows)
     return due == len(run) > 0 or len(rows) - due == len(hold) > 0
 
   def _raise_floors(self, rows: Iterable[Record]) -> None:
-    """Remember up to which rank each route has been emptied."""
+    """Remember up to which rank each route has been emptied.
+
+    Not after a hint that came during the claim: it may speak of a lower rank.
+    """
     for row in rows:
       if not row["held"]:
         floor = self._floors.get(row["route_id"], BOTTOM)
         self._floors[row["route_id"]] = max(floor, row["rank_at"])
 
-  async def _send(
+  def _send(
     self,
     namespace_id: NamespaceId,
     sessions: Sequence[Session],
     rows: Sequence[Record],
   ) -> None:
     """Take the rows off the agents' budgets and send them off."""
-    await self._learn_configs(rows)
-    by_agent: dict[UUID, Session] = {
-      session.agent_id: session for session in sessions
-    }
+    by_agent: dict[UUID, Session] = {session.agent_id: session for session in sessions}
     shares: dict[UUID, list[Record]] = {}
     for row in rows:
       shares.setdefault(row["agent_id"], []).append(row)
@@ -262,6 +272,24 @@ class Poller:
     figures.empty_claims += not rows
     figures.claimed += len(rows)
     figures.claim_seconds += trio.current_time() - started
+
+
+@contextmanager
+def _in_doubt(sessions: Iterable[Session], *, always: bool = False) -> Iterator[None]:
+  """End sessions whose agents may have claims that they will never hear of.
+
+  Args:
+    sessions: for whom the block claims.
+    always: whether that is so however the block fails.
+  """
+  try:
+    yield
+  except BaseException as error:
+    if always or may_have_happened(error):
+      code = 1001 if isinstance(error, trio.Cancelled) else 1011
+      for session in sessions:
+        session.close(code, "a claim was interrupted")
+    raise
 
 
 def deal(budgets: Sequence[tuple[Session, int]], limit: int) -> list[Session]:
