@@ -10,12 +10,15 @@ class DatabaseClock:
   """An offset between this process's monotonic clock and the database's wall clock.
 
   The database's answer is taken to stand for the middle of the time the question took,
-  so the error is at most half of that; quick exchanges replace slow ones, and old ones
-  are replaced by any.
+  so the error is at most half of that; quick exchanges replace slow ones, old ones are
+  replaced by any, and so are those that can no longer be true: a clock was set, or this
+  machine was suspended.
   """
 
   MAX_AGE = 10.0
   """Seconds after which a quick exchange no longer beats a fresh one."""
+  DRIFT = 0.005
+  """Seconds by which two sound clocks may part in that time."""
 
   def __init__(self) -> None:
     self._anchor: datetime = datetime.now(UTC)
@@ -31,8 +34,14 @@ class DatabaseClock:
       answered_at: when the answer was there.
     """
     error = (answered_at - asked_at) / 2
-    if error <= self._error or answered_at - self._at > self.MAX_AGE:
-      self._anchor, self._at, self._error = read, (asked_at + answered_at) / 2, error
+    middle = (asked_at + answered_at) / 2
+    surprise = abs((read - self.now(middle)).total_seconds())
+    if (
+      error <= self._error
+      or answered_at - self._at > self.MAX_AGE
+      or surprise > error + self._error + self.DRIFT
+    ):
+      self._anchor, self._at, self._error = read, middle, error
 
   def now(self, at: float | None = None) -> datetime:
     """Return the database's time, now or at a moment of ``time.monotonic()``."""

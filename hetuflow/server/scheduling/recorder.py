@@ -146,7 +146,7 @@ class Recorder:
     pieces: dict[NamespaceId, dict[tuple[object, ...], LogWrite]] = {}
     for report in batch:
       for namespace_id, chunk in report.chunks:
-        key = (chunk.instance_id, chunk.stream, chunk.offset)
+        key = (chunk.instance_id, chunk.claim_token, chunk.stream, chunk.offset)
         pieces.setdefault(namespace_id, {})[key] = chunk
     for namespace_id, unique in pieces.items():
       self.statistics.chunks += len(unique)
@@ -225,20 +225,20 @@ def merge_updates(
   Returns:
     Per namespace at most one update per instance and claim.
   """
-  merged: dict[NamespaceId, dict[UUID, TaskInstanceUpdate]] = {}
+  merged: dict[NamespaceId, dict[tuple[UUID, UUID], TaskInstanceUpdate]] = {}
   for update in updates:
     of_namespace = merged.setdefault(update.namespace_id, {})
-    known = of_namespace.get(update.instance_id)
+    # By claim too: what a stranger says of an instance must not stand for the truth.
+    key = update.instance_id, update.claim_token
+    known = of_namespace.get(key)
     if known is None:
-      of_namespace[update.instance_id] = update
+      of_namespace[key] = update
     elif known.status is not TaskInstanceStatus.RUNNING:
       continue  # the end has been told; what follows is a repetition
     elif update.started_at is None:
-      of_namespace[update.instance_id] = attrs.evolve(
-        update, started_at=known.started_at
-      )
+      of_namespace[key] = attrs.evolve(update, started_at=known.started_at)
     else:
-      of_namespace[update.instance_id] = update
+      of_namespace[key] = update
   return {name: list(rows.values()) for name, rows in merged.items()}
 
 
