@@ -110,7 +110,7 @@ CREATE TABLE sched_namespace (
   updated_at timestamptz NOT NULL DEFAULT now()
 );
 
--- The running servers; a row is alive as long as its heartbeat is younger than the TTL.
+-- The running servers; each says with every heartbeat until when it counts as alive.
 CREATE TABLE sched_server (
   id uuid PRIMARY KEY,
   name text NOT NULL,
@@ -118,6 +118,7 @@ CREATE TABLE sched_server (
   version text NOT NULL,
   started_at timestamptz NOT NULL DEFAULT now(),
   heartbeat_at timestamptz NOT NULL DEFAULT now(),
+  alive_until timestamptz NOT NULL DEFAULT '-infinity',
   stopped_at timestamptz,
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now()

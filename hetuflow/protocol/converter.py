@@ -30,6 +30,7 @@ NUL = b"\\u0000"
 UUID_LENGTH = 36
 MAX_DEPTH = 100
 """How deeply a JSON object of the user's may nest objects and arrays."""
+FIRST_YEAR, LAST_YEAR = 1900, 9998
 MAX_DEPTH_ERROR = "nested too deeply"
 NUL_ERROR = "U+0000 is not allowed"
 SURROGATE_ERROR = "lone surrogates are not allowed"
@@ -141,10 +142,11 @@ def _instant(value: Any, _: Any) -> datetime:
       raise ValueError("expected an RFC 3339 time") from None
   if value.tzinfo is None:
     raise ValueError("expected a time with its offset, such as 2026-01-01T00:00:00Z")
-  try:
-    return cast(datetime, value).astimezone(UTC)
-  except OverflowError:
-    raise ValueError("expected a time between the years 1 and 9999") from None
+  moment = cast(datetime, value)
+  # Beyond lie moments that the database driver takes for infinity.
+  if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+    raise ValueError(f"expected a time between the years {FIRST_YEAR} and {LAST_YEAR}")
+  return moment.astimezone(UTC)
 
 
 def _enumeration(value: Any, cls: Any) -> Any:

@@ -154,13 +154,14 @@ class Services:
           ),
           tree=show_tree,
           gateway=gateway,
+          draining=gateway.draining,
         )
       ),
     )
     return cls(
       cluster=cluster,
       notifier=Notifier(database, hear),
-      registry=Registry(database, server, clock, interval=settings.server_ttl / 4),
+      registry=Registry(database, server, clock, ttl=settings.server_ttl),
       recorder=recorder,
       presence=presence,
       sessions=sessions,

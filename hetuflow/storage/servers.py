@@ -17,7 +17,6 @@ from hetuflow.storage.rows import Executor, changes, criteria, found, from_row
 from hetuflow.storage.sql import load_queries
 
 __all__ = [
-  "SERVER_TTL",
   "DatabaseState",
   "create_server",
   "delete_server",
@@ -31,9 +30,6 @@ __all__ = [
 
 _sql = load_queries("servers")
 
-SERVER_TTL = 4.0
-"""Seconds after its last sign of life for which a server counts as alive."""
-
 
 @attrs.frozen(kw_only=True)
 class DatabaseState:
@@ -43,13 +39,20 @@ class DatabaseState:
   version: str
 
 
-async def create_server(database: Executor, server: ServerForCreate) -> Server:
+async def create_server(
+  database: Executor, server: ServerForCreate, *, ttl: float
+) -> Server:
   """Enter a server that has just started.
+
+  Args:
+    database: where.
+    server: what it says of itself.
+    ttl: seconds for which it counts as alive.
 
   Raises:
     Conflict: a server with this id is known already.
   """
-  record = await database.fetchrow(_sql.insert_server, **criteria(server))
+  record = await database.fetchrow(_sql.insert_server, **criteria(server), ttl=ttl)
   if record is None:
     raise Conflict(f"a server {str(server.id)!r} already exists")
   return await get_server(database, server.id)
@@ -61,7 +64,7 @@ async def get_server(database: Executor, id: UUID) -> Server:
   Raises:
     NotFound: there is no such server.
   """
-  record = await database.fetchrow(_sql.select_server, id=id, ttl=SERVER_TTL)
+  record = await database.fetchrow(_sql.select_server, id=id)
   return from_row(Server, found(record, "server", id))
 
 
@@ -77,7 +80,7 @@ async def query_servers(
     cursor: the id after which the page begins.
   """
   records = await database.fetch(
-    _sql.list_servers, **criteria(filter), limit=limit, cursor=cursor, ttl=SERVER_TTL
+    _sql.list_servers, **criteria(filter), limit=limit, cursor=cursor
   )
   return [from_row(Server, record) for record in records]
 
@@ -101,18 +104,23 @@ async def delete_server(database: Executor, id: UUID) -> None:
     NotFound: there is no such server.
     Conflict: it is alive.
   """
-  if await database.fetchval(_sql.delete_server, id=id, ttl=SERVER_TTL) is None:
+  if await database.fetchval(_sql.delete_server, id=id) is None:
     server = await get_server(database, id)
     raise Conflict(f"the server {server.name!r} is alive; stop it first")
 
 
-async def touch_server(database: Executor, id: UUID) -> datetime | None:
+async def touch_server(database: Executor, id: UUID, *, ttl: float) -> datetime | None:
   """Give a sign of life.
+
+  Args:
+    database: where.
+    id: of the server.
+    ttl: seconds for which it counts as alive from now.
 
   Returns:
     The database's time of it, or None when the server's row is gone.
   """
-  at: datetime | None = await database.fetchval(_sql.touch_server, id=id)
+  at: datetime | None = await database.fetchval(_sql.touch_server, id=id, ttl=ttl)
   return at
 
 

@@ -1,14 +1,14 @@
 -- name: insert_server
 -- Enter a server that has just started; nothing comes back when its id is taken.
-INSERT INTO sched_server (id, name, url, version)
-VALUES ($id, $name, $url, $version)
+INSERT INTO sched_server (id, name, url, version, alive_until)
+VALUES ($id, $name, $url, $version, now() + make_interval(secs => $ttl))
 ON CONFLICT (id) DO NOTHING
 RETURNING id
 
 -- name: select_server
 -- One server.
 SELECT id, name, url, version, started_at, heartbeat_at, created_at, updated_at,
-  stopped_at IS NULL AND heartbeat_at > now() - make_interval(secs => $ttl) AS alive
+  stopped_at IS NULL AND alive_until > now() AS alive
 FROM sched_server
 WHERE id = $id
 
@@ -18,8 +18,7 @@ SELECT s.id, s.name, s.url, s.version, s.started_at, s.heartbeat_at, s.created_a
   s.updated_at, l.alive
 FROM sched_server AS s
 CROSS JOIN LATERAL (
-  SELECT s.stopped_at IS NULL AND s.heartbeat_at > now() - make_interval(secs => $ttl)
-    AS alive
+  SELECT s.stopped_at IS NULL AND s.alive_until > now() AS alive
 ) AS l
 WHERE ($alive::boolean IS NULL OR l.alive = $alive)
   AND ($cursor::uuid IS NULL OR s.id < $cursor)
@@ -35,7 +34,8 @@ WHERE id = $id
 -- name: touch_server
 -- A sign of life; nothing comes back when the server was taken for gone and removed.
 UPDATE sched_server
-SET heartbeat_at = now(), stopped_at = NULL, updated_at = now()
+SET heartbeat_at = now(), alive_until = now() + make_interval(secs => $ttl),
+  stopped_at = NULL, updated_at = now()
 WHERE id = $id
 RETURNING heartbeat_at
 
@@ -47,7 +47,7 @@ UPDATE sched_server SET stopped_at = now(), updated_at = now() WHERE id = $id
 -- Forget a server that is gone.
 DELETE FROM sched_server
 WHERE id = $id
-  AND (stopped_at IS NOT NULL OR heartbeat_at <= now() - make_interval(secs => $ttl))
+  AND (stopped_at IS NOT NULL OR alive_until <= now())
 RETURNING id
 
 -- name: ping

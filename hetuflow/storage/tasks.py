@@ -24,12 +24,12 @@ _sql = load_queries("tasks")
 
 
 async def create_tasks(
-  database: Database, items: Sequence[TaskForCreate]
+  database: Database | Connection, items: Sequence[TaskForCreate]
 ) -> list[TaskId]:
   """Make all of the tasks or none.
 
   Args:
-    database: where to make them.
+    database: where to make them; a connection may be in a transaction of its own.
     items: what they are; one with a known idempotency key is not made again.
 
   Returns:

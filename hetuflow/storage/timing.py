@@ -11,10 +11,6 @@ from hetuflow.schedule import DstPolicy, Timing
 
 __all__ = ["timing_for", "timing_of"]
 
-FIRST_YEAR = 1900
-LAST_YEAR = 9998
-"""Beyond it lies what the driver takes for infinity."""
-
 _PLANNED = (ScheduleKind.CRON, ScheduleKind.TIME)
 
 
@@ -45,8 +41,6 @@ def timing_for(
   """
   if wish.kind not in _PLANNED:
     raise ScheduleError("expected cron or time", field="kind")
-  for name in ("start_at", "end_at", "run_at"):
-    _check_moment(name, getattr(wish, name))
   return Timing(
     kind=cast(Literal["cron", "time"], str(wish.kind)),
     cron_expression=wish.cron_expression,
@@ -60,11 +54,3 @@ def timing_for(
     dst=DstPolicy(gap=wish.dst.gap.value, fold=wish.dst.fold.value),
     hash_key=None if id is None else str(id),
   )
-
-
-def _check_moment(name: str, moment: datetime | None) -> None:
-  """Refuse a moment that cannot be stored, or that arithmetic would move out of range."""
-  if moment is not None and not FIRST_YEAR <= moment.year <= LAST_YEAR:
-    raise ScheduleError(
-      f"expected a time between the years {FIRST_YEAR} and {LAST_YEAR}", field=name
-    )

@@ -176,7 +176,7 @@ def test_a_number_that_json_cannot_say_is_refused(number: float) -> None:
     ("yesterday", "expected an RFC 3339 time"),
     ("2026-01-01", "expected an RFC 3339 time"),
     (1767225600, "expected an RFC 3339 time"),
-    ("0001-01-01T00:00:00+14:00", "between the years 1 and 9999"),
+    ("0001-01-01T00:00:00+14:00", "between the years 1900 and 9998"),
   ],
 )
 def test_a_time_has_an_offset_and_a_place_in_the_calendar(time: Any, why: str) -> None:

@@ -42,7 +42,7 @@ from hetuflow.storage.servers import (
 from hetuflow.storage.tasks import create_tasks
 
 AGE = query("""
-  UPDATE sched_server SET heartbeat_at = now() - interval '1 minute' WHERE id = $id
+  UPDATE sched_server SET alive_until = now() - interval '1 minute' WHERE id = $id
 """)
 
 
@@ -146,9 +146,9 @@ async def test_servers_are_alive_while_they_say_so(database: Database) -> None:
   ids = [ServerId(new_id()) for _ in range(2)]
   for server_id in ids:
     server = ServerForCreate(id=server_id, name="s", url="http://x", version="1")
-    await create_server(database, server)
+    await create_server(database, server, ttl=4.0)
   with pytest.raises(Conflict, match="already exists"):
-    await create_server(database, server)
+    await create_server(database, server, ttl=4.0)
   one, two = ids
   await database.fetch(AGE, id=one)
 
@@ -157,7 +157,7 @@ async def test_servers_are_alive_while_they_say_so(database: Database) -> None:
     return [server.id for server in found]
 
   assert (await alive(True), await alive(False)) == ([two], [one])
-  assert await touch_server(database, one) is not None
+  assert await touch_server(database, one, ttl=4.0) is not None
   assert await alive(None) == [two, one]
   assert (await get_server(database, one)).alive
   with pytest.raises(Conflict, match="is alive; stop it first"):
@@ -165,7 +165,7 @@ async def test_servers_are_alive_while_they_say_so(database: Database) -> None:
   await stop_server(database, one)
   assert await alive(False) == [one]
   await delete_server(database, one)
-  assert await touch_server(database, one) is None
+  assert await touch_server(database, one, ttl=4.0) is None
   with pytest.raises(NotFound):
     await delete_server(database, one)
   renamed = await update_server(database, two, ServerForUpdate(name="new"))

@@ -1,8 +1,6 @@
 """``/tasks``."""
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import cast
 from uuid import UUID
 
 import attrs
@@ -16,22 +14,17 @@ from hetuflow.protocol.model import (
   TaskForCreate,
   TaskForUpdate,
   TaskId,
-  UnsetType,
 )
 from hetuflow.server.api.exchange import answer, created, page, read_body, read_query
 from hetuflow.server.api.once import create_once
 from hetuflow.server.api.operation import operation
 from hetuflow.server.api.services import services
 from hetuflow.storage import tasks, transitions
-from hetuflow.storage.connect import Database
 from hetuflow.storage.rows import Executor
 
-__all__ = ["blueprint", "check_time", "create_task", "revive"]
+__all__ = ["blueprint", "create_task", "revive"]
 
 blueprint = Blueprint("tasks", __name__)
-
-FIRST_YEAR = 1900
-LAST_YEAR = 9998
 
 _ITEM = "$.items[0]"
 
@@ -59,7 +52,6 @@ async def list_tasks() -> Response:
 async def create_one() -> Response:
   """Make a task, due now or at ``scheduled_at``."""
   wish = await read_body(TaskForCreate)
-  check_time("$.scheduled_at", wish.scheduled_at)
   made = await create_once(lambda executor: create_task(executor, wish))
   services().wake("tasks", made["namespace_id"])
   return created(made, f"tasks/{made['id']}")
@@ -70,17 +62,8 @@ async def create_one() -> Response:
 async def create_batch() -> Response:
   """Make many tasks; all are made or none."""
   batch = await read_body(TaskBatchForCreate)
-  for position, item in enumerate(batch.items):
-    check_time(f"$.items[{position}].scheduled_at", item.scheduled_at)
   made = await create_once(lambda executor: _create(executor, batch.items))
   return answer(made, 201)
-
-
-def check_time(path: str, moment: datetime | None) -> None:
-  """Refuse a moment at the edge of the calendar, where the driver sees infinity."""
-  if moment is not None and not FIRST_YEAR <= moment.year <= LAST_YEAR:
-    message = f"expected a time between the years {FIRST_YEAR} and {LAST_YEAR}"
-    raise ProtocolError([(path, message)])
 
 
 async def create_task(executor: Executor, wish: TaskForCreate) -> Task:
@@ -100,8 +83,7 @@ async def create_task(executor: Executor, wish: TaskForCreate) -> Task:
 
 async def _create(executor: Executor, items: Sequence[TaskForCreate]) -> TaskIds:
   """Make tasks and return their ids."""
-  # A connection can do all that create_tasks asks of a database: open a transaction.
-  ids = await tasks.create_tasks(cast(Database, executor), items)
+  ids = await tasks.create_tasks(executor, items)
   return TaskIds(ids=list(ids))
 
 
@@ -117,8 +99,6 @@ async def get_task(task_id: UUID) -> Response:
 async def update_task(task_id: UUID) -> Response:
   """Change a task that no agent has taken yet."""
   update = await read_body(TaskForUpdate)
-  if not isinstance(update.scheduled_at, UnsetType):
-    check_time("$.scheduled_at", update.scheduled_at)
   task = await tasks.update_task(services().database, TaskId(task_id), update)
   services().wake("tasks", task.namespace_id)
   return answer(task)

@@ -78,6 +78,7 @@ class Gateway:
     self._door = door
     self._make_app = make_app
     self.sessions: Sessions = door.sessions
+    self.draining = trio.Event()
     self.refused = 0
 
   async def run(
@@ -90,7 +91,8 @@ class Gateway:
       task_status.started()
 
   async def drain(self) -> None:
-    """Send every agent elsewhere and wait until they are gone."""
+    """End the streams, send every agent elsewhere and wait until they are gone."""
+    self.draining.set()
     self.sessions.close_all(1001, "the server is going away")
     with trio.move_on_after(CLOSE_PATIENCE):
       await self.sessions.wait_empty()

@@ -43,7 +43,7 @@ class Registry:
     database: where the row is.
     server: what it says.
     clock: learns the database's time.
-    interval: seconds between heartbeats.
+    ttl: seconds for which a heartbeat is good; there are four in that time.
   """
 
   def __init__(
@@ -52,12 +52,12 @@ class Registry:
     server: ServerForCreate,
     clock: DatabaseClock,
     *,
-    interval: float,
+    ttl: float,
   ) -> None:
     self._database = database
     self._server = server
     self._clock = clock
-    self._interval = interval
+    self._ttl = ttl
     self._outage = Outage(Unavailable, event="registry_waits_for_database")
 
   async def run(
@@ -68,7 +68,7 @@ class Registry:
     task_status.started()
     try:
       while True:
-        await trio.sleep(self._interval)
+        await trio.sleep(self._ttl / 4)
         await self._outage.retry(self.beat_once)
     finally:
       with trio.move_on_after(STOP_TIMEOUT, shield=True):
@@ -77,11 +77,11 @@ class Registry:
   async def beat_once(self) -> None:
     """Renew the row, or enter it where there is none."""
     asked_at = time.monotonic()
-    read = await touch_server(self._database, self._server.id)
+    read = await touch_server(self._database, self._server.id, ttl=self._ttl)
     if read is None:
-      await create_server(self._database, self._server)
+      await create_server(self._database, self._server, ttl=self._ttl)
       asked_at = time.monotonic()
-      read = await touch_server(self._database, self._server.id)
+      read = await touch_server(self._database, self._server.id, ttl=self._ttl)
     if read is not None:
       self._clock.learn(read, asked_at, time.monotonic())
 

@@ -241,6 +241,7 @@ async def test_servers_are_listed_with_their_life(api: Api, database: Database) 
   await create_server(
     database,
     ServerForCreate(id=server_id, name="one", url="http://127.0.0.1:1", version="1"),
+    ttl=4.0,
   )
   [server] = (await api.get("servers?alive=true")).body["items"]
   assert (server["id"], server["alive"]) == (str(server_id), True)
