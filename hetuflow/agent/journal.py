@@ -90,6 +90,8 @@ class Journal:
   async def hold(self, claims: Iterable[Claim]) -> None:
     """Record new claims; one that is held already is renewed, one further on is not.
 
+    A claim whose state is `starting` is intended at the same time.
+
     Raises:
       JournalFull: there is no room, none of them is on record.
     """

@@ -5,10 +5,14 @@ connection of its own and sees what is committed.
 """
 
 import fcntl
+import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from hetuflow.agent.journal_model import (
@@ -52,26 +56,34 @@ CREATE INDEX IF NOT EXISTS claims_finished ON claims (state) WHERE state = 'fini
 HOLD = """
 INSERT INTO claims
   (instance_id, namespace, claim_token, due_at, state, pid, pid_start, boot_id, payload)
-VALUES (?, ?, ?, ?, 'held', NULL, NULL, ?, ?)
+VALUES (?, ?, ?, ?, ?, NULL, NULL, ?, ?)
 ON CONFLICT (instance_id) DO UPDATE
 SET claim_token = excluded.claim_token, due_at = excluded.due_at,
     payload = excluded.payload
 WHERE claims.state = 'held'
 """
-INTEND = "UPDATE claims SET state = 'starting' WHERE instance_id = ? AND state = 'held'"
+INTEND = """
+UPDATE claims SET state = 'starting'
+WHERE instance_id IN (SELECT value FROM json_each(?)) AND state = 'held'
+"""
 SPAWNED = """
 UPDATE claims SET state = 'running', pid = ?, pid_start = ?
 WHERE instance_id = ? AND state <> 'finished'
 """
-FINISH = "UPDATE claims SET state = 'finished' WHERE instance_id = ?"
+FINISH = """
+UPDATE claims SET state = 'finished'
+WHERE instance_id IN (SELECT value FROM json_each(?))
+"""
 APPEND = "INSERT INTO outbox (seq, instance_id, kind, payload) VALUES (?, ?, ?, ?)"
-ACKNOWLEDGE = "DELETE FROM outbox WHERE seq = ?"
+ACKNOWLEDGE = "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?))"
 FORGET = """
 DELETE FROM claims
 WHERE state = 'finished'
   AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.instance_id = claims.instance_id)
 """
-RELEASE = "DELETE FROM claims WHERE instance_id = ?"
+RELEASE = """
+DELETE FROM claims WHERE instance_id IN (SELECT value FROM json_each(?))
+"""
 PROBE = "INSERT OR REPLACE INTO meta (key, value) VALUES ('probe', ?)"
 SET_META = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
 LOAD_CLAIMS = """
@@ -84,6 +96,7 @@ LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outb
 NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 HARD_FACTOR = 2
 BUSY_SECONDS = 5.0
+BLOCK_ROWS = 100
 WAL_KEPT_BYTES = 4 * 1024 * 1024
 
 Statement = tuple[str, Sequence[tuple[object, ...]]]
@@ -153,8 +166,9 @@ class JournalFile:
 
   def held_rows(self, claims: Iterable[Claim]) -> list[tuple[object, ...]]:
     """Make the rows for HOLD, with this boot's id."""
+    boot = self._boot_id
     return [
-      (c.instance_id, c.namespace, c.claim_token, c.due_at, self._boot_id, c.payload)
+      (c.instance_id, c.namespace, c.claim_token, c.due_at, c.state, boot, c.payload)
       for c in claims
     ]
 
@@ -181,13 +195,29 @@ class JournalFile:
     try:
       for operation in batch:
         for sql, rows in operation:
-          self._connection.executemany(sql, rows)
+          self._run(sql, rows)
       self._connection.execute("COMMIT")
     except BaseException:
       # SQLite itself has rolled back after some errors, a full disk among them.
       if self._connection.in_transaction:
         self._connection.execute("ROLLBACK")
       raise
+
+  def _run(self, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Run a statement for all rows in few steps.
+
+    Each step gives the interpreter lock away and has to get it back, for which it waits
+    up to 5 ms while the Trio thread is busy: one step a row would starve this thread.
+    """
+    run = self._connection.execute
+    if "json_each(?)" in sql:
+      run(sql, (json.dumps([row[0] for row in rows]),))
+      return
+    start = 0
+    while len(rows) - start >= BLOCK_ROWS:
+      run(_for_block(sql), tuple(chain(*rows[start : start + BLOCK_ROWS])))
+      start += BLOCK_ROWS
+    self._connection.executemany(sql, rows[start:])
 
   def _claims(self, reader: sqlite3.Connection) -> Iterator[Claim]:
     """Read all claims."""
@@ -243,6 +273,13 @@ def lock_directory(directory: Path) -> Iterator[None]:
     yield
   finally:
     os.close(fd)
+
+
+@cache
+def _for_block(sql: str) -> str:
+  """Make a statement that inserts one row insert a block of them."""
+  head, values, tail = re.split(r"VALUES (\([^)]*\))", sql)
+  return f"{head}VALUES {', '.join([values] * BLOCK_ROWS)}{tail}"
 
 
 def _translated(error: sqlite3.Error) -> Exception:
