@@ -14,31 +14,27 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 import trio
-from trio_websocket import (
-  CloseReason,
-  ConnectionClosed,
-  ConnectionRejected,
-  HandshakeError,
-  WebSocketConnection,
-  open_websocket_url,
-)
+from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 
 from hetuflow.agent.endpoints import Endpoint, Endpoints
-from hetuflow.agent.link import MAX_FRAME_BYTES, Link, Session
+from hetuflow.agent.link import Link, Session
 from hetuflow.agent.registration import Registration
+from hetuflow.agent.websocket import (
+  GOODBYE_SECONDS,
+  Offline,
+  Rejected,
+  open_websocket,
+)
 from hetuflow.errors import HetuflowError, ProtocolError, Refused
 from hetuflow.nursery import Backoff
 from hetuflow.protocol.messages import Envelope, ErrorMessage, MessageKind
 
 __all__ = ["Connection", "Handler", "Replaced"]
 
-SUBPROTOCOL = "hetuflow.v1"
-CONNECT_SECONDS = 10.0
-GOODBYE_SECONDS = 2.0
+REGISTER_SECONDS = 10.0
 SETTLED_SECONDS = 10.0
 GOING_AWAY, KICKED, REPLACED = 1001, 4002, 4003
 KICKED_PAUSE_SECONDS = 5.0
-RECEIVE_BYTES = 256 * 1024
 
 Handler = Callable[[Envelope], None]
 
@@ -134,31 +130,20 @@ class Connection:
       if endpoint is None:
         self._note_offline("there is no token yet")
         return 0.0
-      async with open_websocket_url(
-        endpoint.url,
-        subprotocols=[SUBPROTOCOL],
-        extra_headers=[(b"Authorization", b"Bearer " + endpoint.token.encode())],
-        message_queue_size=64,
-        max_message_size=MAX_FRAME_BYTES,
-        receive_buffer_size=RECEIVE_BYTES,
-        connect_timeout=CONNECT_SECONDS,
-        disconnect_timeout=GOODBYE_SECONDS,
-      ) as socket:
+      async with open_websocket(endpoint) as socket:
         return await self._converse(socket, endpoint)
-    except ConnectionRejected as rejection:
-      if rejection.status_code in (401, 403):
-        raise Refused(
-          f"the server refuses the token (HTTP {rejection.status_code})"
-        ) from None
-      self._note_offline(f"HTTP {rejection.status_code}")
-    except (HandshakeError, ConnectionClosed, OSError) as error:
-      self._note_offline(_words(error))
+    except Rejected as rejection:
+      if rejection.status in (401, 403):
+        raise Refused(f"the server refuses the token ({rejection})") from None
+      self._note_offline(str(rejection))
+    except Offline as error:
+      self._note_offline(str(error))
     return 0.0
 
   async def _converse(self, socket: WebSocketConnection, endpoint: Endpoint) -> float:
     """Register, then read until the session ends; return the pause asked for."""
     try:
-      with trio.fail_after(CONNECT_SECONDS):
+      with trio.fail_after(REGISTER_SECONDS):
         session = await self._registration.register(socket)
       _log.info("session_opened", url=endpoint.url)
       self._offline_logged = False
@@ -206,9 +191,3 @@ class Connection:
     if not self._offline_logged:
       self._offline_logged = True
       _log.warning("server_unreachable", reason=why)
-
-
-def _words(error: BaseException) -> str:
-  """Say why a connection failed; the library hides the cause in its own error."""
-  cause = error.__cause__ or error
-  return str(cause) or type(cause).__name__

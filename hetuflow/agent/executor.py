@@ -126,6 +126,11 @@ class Executor:
       self._instances.move(instance, Stage.ENDING)
     await self._outbox.finish([(instance, outcome) for instance in waiting])
 
+  @property
+  def free(self) -> int:
+    """How many slots would be free once all that is ready has one."""
+    return self._max_concurrent - self._instances.running - len(self._ready)
+
   # ── the child ───────────────────────────────────────────────────────────────────────
 
   async def run(
@@ -146,8 +151,10 @@ class Executor:
     if refused:
       await self._outbox.finish(refused)
     batch = self._take()
-    inline = [each for each in batch if self._functions.is_inline(each)]
-    others = [each for each in batch if not self._functions.is_inline(each)]
+    inline: list[Instance] = []
+    others: list[Instance] = []
+    for instance in batch:
+      (inline if self._functions.is_inline(instance) else others).append(instance)
     if inline:
       self._crowd.start_soon(f"batch-{next(self._order)}", self._run_inline, inline)
     if others:
@@ -172,8 +179,8 @@ class Executor:
   def _take(self) -> list[Instance]:
     """Give free slots to what is ready, the longest due first."""
     batch: list[Instance] = []
-    free = self._max_concurrent - self._instances.running
-    while self._ready and len(batch) < min(BATCH, free):
+    limit = min(BATCH, self._max_concurrent - self._instances.running)
+    while self._ready and len(batch) < limit:
       instance = heapq.heappop(self._ready)[2]
       if instance.stage is Stage.READY:
         batch.append(instance)
@@ -183,7 +190,9 @@ class Executor:
 
   async def _intend(self, batch: Sequence[Instance]) -> None:
     """Put on record that these are about to start, however long that takes."""
-    keys = [instance.key for instance in batch]
+    keys = [instance.key for instance in batch if not instance.intended]
+    if not keys:
+      return
     try:
       await self._outage.retry(lambda: self._journal.intend(keys))
     except BaseException:

@@ -58,6 +58,7 @@ class Instance:
     key: its id as the journal writes it.
     due_at: epoch seconds at which it is to start.
     timer: its place on the wheel, while it waits there.
+    intended: whether the journal has it that it is about to start.
     stop: that it is to end, once that was asked for.
     listener: told of a stop, while it runs.
   """
@@ -68,6 +69,7 @@ class Instance:
   key: str = attrs.field(init=False)
   due_at: float = attrs.field(init=False)
   timer: "Timer[Instance] | None" = None
+  intended: bool = False
   stop: Stop | None = None
   listener: Wakeup | None = None
 

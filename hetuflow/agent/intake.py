@@ -8,8 +8,9 @@ taken once: whether a task is known is decided the moment the batch is read.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+import attrs
 import msgspec
 import structlog
 from attrs import frozen
@@ -17,7 +18,7 @@ from attrs import frozen
 from hetuflow.agent.clock import DisciplinedClock
 from hetuflow.agent.executor import Executor
 from hetuflow.agent.instances import Instance, Instances, Stage
-from hetuflow.agent.journal import Claim, Journal, JournalFull
+from hetuflow.agent.journal import Claim, ClaimState, Journal, JournalFull
 from hetuflow.agent.link import Link, Session
 from hetuflow.agent.wheel import WheelDriver
 from hetuflow.nursery import Wakeup
@@ -30,9 +31,11 @@ from hetuflow.protocol.messages import (
   MessageKind,
   NamedConfig,
 )
+from hetuflow.protocol.model import TaskConfig
 
 __all__ = ["Intake", "make_claims", "read_claim"]
 
+_DEFAULTS = TaskConfig(cmd="-")
 SHUTS_DOWN = "the agent shuts down"
 
 _log = structlog.get_logger()
@@ -112,6 +115,7 @@ class Intake:
     batch = self._batches.popleft()
     try:
       if batch.instances:
+        self._intend(batch.instances)
         await self._journal.hold(make_claims(batch.instances))
     except JournalFull as problem:
       _log.warning("dispatch_refused", tasks=len(batch.instances), reason=str(problem))
@@ -126,6 +130,14 @@ class Intake:
     else:
       self.place(batch.instances)
     return len(batch.instances)
+
+  def _intend(self, instances: Sequence[Instance]) -> None:
+    """Mark what will start as soon as it is on record: that saves a transaction."""
+    now, free = self._clock.now(), self._executor.free
+    for instance in instances:
+      if free > 0 and instance.stage is Stage.READY and instance.due_at <= now:
+        instance.intended = True
+        free -= 1
 
   def place(self, instances: Iterable[Instance]) -> None:
     """Give what is due to the executor and the rest to the wheel."""
@@ -168,7 +180,7 @@ def make_claims(instances: Iterable[Instance]) -> list[Claim]:
     if job is None:
       job = jobs[task.config] = (
         b'{"configs":{%b:%b},"tasks":['  # one batch of one task
-        % (wire.encode(task.config), wire.encode(instance.job))
+        % (wire.encode(task.config), wire.encode(_compact(instance.job)))
       )
     claims.append(
       Claim(
@@ -176,10 +188,22 @@ def make_claims(instances: Iterable[Instance]) -> list[Claim]:
         namespace=task.namespace_id,
         claim_token=str(task.claim_token),
         due_at=instance.due_at,
+        state=ClaimState.STARTING if instance.intended else ClaimState.HELD,
         payload=job + wire.encode(task) + b"]}",
       )
     )
   return claims
+
+
+def _compact(job: NamedConfig) -> dict[str, object]:
+  """Leave out of a configuration what is as by default: most of it, most of the time."""
+  config = job.config
+  said = {
+    name: value
+    for name, value in attrs.asdict(config, recurse=False).items()
+    if name == "cmd" or value != getattr(_DEFAULTS, name)
+  }
+  return {"job_name": job.job_name, "config": said}
 
 
 def read_claim(claim: Claim) -> tuple[DispatchedTask, NamedConfig]:

@@ -32,6 +32,7 @@ class Report:
 
   Args:
     instance_id: whom it is about.
+    key: the same as the journal writes it.
     body: its JSON.
     size: bytes of memory it stands for.
     seq: its number in the journal, 0 while it is in memory only.
@@ -41,6 +42,7 @@ class Report:
   """
 
   instance_id: UUID
+  key: str
   body: bytes
   size: int = 0
   seq: int = 0
@@ -140,8 +142,9 @@ class Lane:
     """Return when to look for overdue messages, in trio time; infinite if never."""
     return min((each.resend_at for each in self.flights.values()), default=float("inf"))
 
-  def void(self, instance_id: UUID) -> None:
-    """Let nothing that waits for an attempt be sent."""
-    for report in self.waiting:
-      if report.instance_id == instance_id:
-        report.void = True
+  def void(self, instance_id: UUID) -> list[Report]:
+    """Let nothing that waits for an attempt be sent; return what that is."""
+    voided = [each for each in self.waiting if each.instance_id == instance_id]
+    for report in voided:
+      report.void = True
+    return voided

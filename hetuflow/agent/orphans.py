@@ -25,6 +25,7 @@ from hetuflow.protocol.states import TaskInstanceStatus
 __all__ = ["Orphan", "Orphans"]
 
 BATCH = 500
+KILL_SECONDS = 5.0
 
 _log = structlog.get_logger()
 
@@ -79,9 +80,8 @@ class Orphans:
     """End one orphan and all it started, and report it."""
     instance = orphan.instance
     grace = instance.job.config.kill_grace
-    self._signal(orphan, signal.SIGTERM)
     gone = await end_orphans(instance.key, grace=grace)
-    self._signal(orphan, signal.SIGKILL)
+    gone = await self._end_recorded(orphan, grace) and gone
     _log.info("orphan_ended", instance=instance.key, gone=gone)
     await self._report([orphan])
 
@@ -101,12 +101,19 @@ class Orphans:
       await self._outbox.finish(results)
     self._left = [each for each in self._left if each not in orphans]
 
-  def _signal(self, orphan: Orphan, number: signal.Signals) -> None:
-    """Signal the group of a recorded process, even if it has cleaned its environment."""
-    if orphan.pid is None or orphan.pid_start is None:
-      return
-    with open_exactly(orphan.pid, orphan.pid_start) as pidfd:
-      # While the leader lives, the group's number is nobody else's.
-      if pidfd is not None:
+  async def _end_recorded(self, orphan: Orphan, grace: float) -> bool:
+    """End a recorded process that has cleaned its environment; True once it is gone."""
+    pid, start = orphan.pid, orphan.pid_start
+    if pid is None or start is None:
+      return True
+    with open_exactly(pid, start) as pidfd:
+      if pidfd is None:
+        return True
+      for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, KILL_SECONDS)):
+        # While the leader lives, the number of its group is nobody else's.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-          os.killpg(orphan.pid, number)
+          os.killpg(pid, number)
+        with trio.move_on_after(patience):
+          await trio.lowlevel.wait_readable(pidfd)
+          return True
+    return False

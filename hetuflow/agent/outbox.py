@@ -21,15 +21,16 @@ from uuid import UUID
 
 import structlog
 import trio
-from attrs import define, field
 
+from hetuflow.agent.backlog import Backlog
 from hetuflow.agent.instances import Instance, Instances, Stage
 from hetuflow.agent.journal import Entry, Journal, JournalFull
 from hetuflow.agent.lane import Flight, Lane, Report
 from hetuflow.agent.link import Link, Session
 from hetuflow.agent.output import Chunk
 from hetuflow.agent.reports import Outcome, make_update
-from hetuflow.nursery import Backoff, Outage, Wakeup
+from hetuflow.agent.sweeper import Sweeper
+from hetuflow.nursery import Backoff, Outage
 from hetuflow.protocol import wire
 from hetuflow.protocol.messages import Ack, AckOutcome, Envelope, LogChunk, MessageKind
 from hetuflow.protocol.states import LogStream, TaskInstanceStatus
@@ -45,15 +46,6 @@ _UPDATE = MessageKind.TASK_INSTANCE_UPDATE
 _LOG = MessageKind.TASK_LOG
 
 _log = structlog.get_logger()
-
-
-@define(eq=False)
-class _Output:
-  """The output of one attempt that is not acknowledged, and the result behind it."""
-
-  reports: list[Report] = field(factory=list)
-  unsent: int = 0
-  result: Report | None = None
 
 
 class Outbox:
@@ -79,45 +71,42 @@ class Outbox:
     self._link = link
     self._journal = journal
     self._instances = instances
-    self._buffer_bytes = buffer_bytes
     self._supersede = supersede
     self._updates = Lane(_UPDATE, "updates")
     self._chunks = Lane(_LOG, "chunks")
-    self._outputs: dict[UUID, _Output] = {}
+    self._backlog = Backlog(buffer_bytes)
+    self._sweeper = Sweeper(journal)
     self._unsent_starts: dict[UUID, Report] = {}
-    self._buffered = 0
-    self._room = trio.Event()
-    self._forgettable: list[int] = []
-    self._superseded: list[str] = []
-    self._forget = Wakeup()
     self._emptied = trio.Event()
     self._outage = Outage(
       JournalFull, event="journal_full", backoff=Backoff(maximum=1.0)
     )
 
   def __len__(self) -> int:
-    parked = sum(each.result is not None for each in self._outputs.values())
-    return len(self._updates) + len(self._chunks) + parked
+    return len(self._updates) + len(self._chunks) + self._backlog.parked
 
   # ── what is to be said ──────────────────────────────────────────────────────────────
 
   def recover(self, entries: Sequence[Entry]) -> None:
     """Take up what an earlier start of the agent has not got rid of, in its order."""
     for entry in entries:
-      identity = UUID(entry.instance_id)
+      report = Report(
+        instance_id=UUID(entry.instance_id),
+        key=entry.instance_id,
+        body=entry.payload,
+        seq=entry.seq,
+        final=entry.kind != _LOG,
+      )
       if entry.kind == _LOG:
-        report = Report(instance_id=identity, body=entry.payload, seq=entry.seq)
         self._queue_chunk(report)
       else:
-        self._queue_result(
-          Report(instance_id=identity, body=entry.payload, seq=entry.seq, final=True)
-        )
+        self._queue_result(report)
 
   def note_started(self, instance: Instance, started_at: float) -> None:
     """Report that an attempt runs: a courtesy, dropped if the result overtakes it."""
     outcome = Outcome(status=TaskInstanceStatus.RUNNING, started_at=started_at)
     body = wire.encode(make_update(instance, outcome))
-    report = Report(instance_id=instance.id, body=body)
+    report = Report(instance_id=instance.id, key=instance.key, body=body)
     self._unsent_starts[instance.id] = report
     self._updates.add(report)
 
@@ -127,7 +116,7 @@ class Outbox:
     Raises:
       trio.WouldBlock: there is no room for more.
     """
-    if self._buffered >= self._buffer_bytes:
+    if self._backlog.full:
       raise trio.WouldBlock
     task = instance.task
     data, encoding = wire.encode_data(chunk.data)
@@ -142,7 +131,9 @@ class Outbox:
     )
     body = wire.encode(piece)
     size = len(body) + CHUNK_OVERHEAD_BYTES
-    self._queue_chunk(Report(instance_id=instance.id, body=body, size=size))
+    self._queue_chunk(
+      Report(instance_id=instance.id, key=instance.key, body=body, size=size)
+    )
 
   async def add_chunk(self, instance: Instance, chunk: Chunk) -> None:
     """Send a piece of output, waiting for room."""
@@ -150,7 +141,7 @@ class Outbox:
       try:
         return self.add_chunk_nowait(instance, chunk)
       except trio.WouldBlock:
-        await self._room.wait()
+        await self._backlog.wait_room()
 
   async def finish(self, results: Sequence[tuple[Instance, Outcome]]) -> None:
     """Put results on record, then report them; waits for as long as the journal is full.
@@ -160,7 +151,8 @@ class Outbox:
     """
     results = [each for each in results if each[0].stage is not Stage.GONE]
     reports = [_final(instance, outcome) for instance, outcome in results]
-    durable = [*self._unrecorded_output(results), *reports]
+    output = self._backlog.unrecorded(instance.id for instance, _ in results)
+    durable = [*output, *reports]
     if not durable:
       return
     await self._outage.retry(lambda: self._record(durable))
@@ -175,15 +167,11 @@ class Outbox:
 
   def forget(self, instance: Instance) -> None:
     """Drop whatever is left to say about a superseded attempt, and its claim."""
-    identity = instance.id
-    self._superseded.append(instance.key)
-    self._forget.set()
-    self._updates.void(identity)
-    self._unsent_starts.pop(identity, None)
-    if (output := self._outputs.pop(identity, None)) is not None:
-      for report in output.reports:
-        report.void = True
-        self._drop(report)
+    self._sweeper.add_claim(instance.key)
+    self._unsent_starts.pop(instance.id, None)
+    for report in self._updates.void(instance.id) + self._backlog.drop(instance.id):
+      report.void = True
+      self._drop(report)
 
   # ── what was acknowledged ───────────────────────────────────────────────────────────
 
@@ -217,62 +205,34 @@ class Outbox:
       if instance is not None:
         self._instances.forget(instance)
       return
-    output = self._outputs.get(report.instance_id)
-    if output is not None and report in output.reports:
-      output.reports.remove(report)
-      if not output.reports and output.result is None:
-        del self._outputs[report.instance_id]
+    self._backlog.settle(report)
 
   def _drop(self, report: Report) -> None:
     """Free what a report takes up, in memory and in the journal; once."""
     if report.done:
       return
     report.done = True
-    if report.size:
-      self._buffered -= report.size
-      self._room.set()
-      self._room = trio.Event()
+    self._backlog.free(report)
     if report.seq:
-      self._forgettable.append(report.seq)
-      self._forget.set()
+      self._sweeper.add_report(report.seq)
 
   # ── queues ──────────────────────────────────────────────────────────────────────────
 
   def _queue_chunk(self, report: Report) -> None:
     """Let a piece of output wait to be sent."""
-    output = self._outputs.setdefault(report.instance_id, _Output())
-    output.reports.append(report)
-    output.unsent += 1
-    self._buffered += report.size
+    self._backlog.add(report)
     self._chunks.add(report)
 
   def _queue_result(self, report: Report) -> None:
     """Let a result wait to be sent: behind its output, if that waits too."""
-    output = self._outputs.get(report.instance_id)
-    if output is not None and output.unsent:
-      output.result = report
-    else:
+    if not self._backlog.park(report):
       self._updates.add(report)
-
-  def _unrecorded_output(
-    self, results: Sequence[tuple[Instance, Outcome]]
-  ) -> list[Report]:
-    """List the output of attempts that neither the server nor the journal has."""
-    if not self._outputs:
-      return []
-    return [
-      report
-      for instance, _ in results
-      if (output := self._outputs.get(instance.id)) is not None
-      for report in output.reports
-      if not report.seq
-    ]
 
   async def _record(self, reports: list[Report]) -> None:
     """Write reports to the journal; once begun it is not cancelled, so it is known."""
     entries = [
       Entry(
-        instance_id=str(report.instance_id),
+        instance_id=report.key,
         kind=_UPDATE if report.final else _LOG,
         payload=report.body,
       )
@@ -283,8 +243,7 @@ class Outbox:
     for report, entry in zip(reports, numbered, strict=True):
       report.seq = entry.seq
       if report.done:  # acknowledged in the meantime
-        self._forgettable.append(entry.seq)
-        self._forget.set()
+        self._sweeper.add_report(entry.seq)
 
   # ── the child ───────────────────────────────────────────────────────────────────────
 
@@ -293,7 +252,7 @@ class Outbox:
   ) -> None:
     """Send and forget, for ever."""
     async with trio.open_nursery() as nursery:
-      nursery.start_soon(self._forget_for_ever)
+      nursery.start_soon(self._sweeper.run)
       task_status.started()
       await self._link.each_session(self._serve)
 
@@ -304,7 +263,7 @@ class Outbox:
         self._emptied = trio.Event()
         with trio.move_on_after(0.5):
           await self._emptied.wait()
-    await self._forget_once()
+    await self._sweeper.sweep_once()
 
   async def _serve(self, session: Session) -> None:
     """Send again what is in flight, output first, then what waits."""
@@ -332,26 +291,20 @@ class Outbox:
     flight = lane.take()
     if flight is None:
       return 0
-    for report in flight.reports:
-      self._note_sent(report)
+    if lane is self._chunks:
+      self._let_results_follow(flight.reports)
+    else:
+      for report in flight.reports:
+        self._unsent_starts.pop(report.instance_id, None)
     await lane.send(session, flight, trio.current_time())
     return len(flight.reports)
 
-  def _note_sent(self, report: Report) -> None:
-    """Let a result follow when the last of its output has gone."""
-    if report.final:
-      return
-    identity = report.instance_id
-    if self._unsent_starts.get(identity) is report:
-      del self._unsent_starts[identity]
-      return
-    output = self._outputs.get(identity)
-    if output is None or report not in output.reports:
-      return
-    output.unsent -= 1
-    if not output.unsent and output.result is not None:
-      result, output.result = output.result, None
-      self._updates.add(result)
+  def _let_results_follow(self, chunks: Sequence[Report]) -> None:
+    """Queue the results whose last output is being sent."""
+    for chunk in chunks:
+      result = self._backlog.note_sent(chunk)
+      if result is not None:
+        self._updates.add(result)
 
   async def _send_again(self, session: Session, lane: Lane, flight: Flight) -> None:
     """Repeat a message whose ack is overdue."""
@@ -364,24 +317,8 @@ class Outbox:
       )
     await lane.send(session, flight, trio.current_time())
 
-  async def _forget_for_ever(self) -> None:
-    """Clear the journal of what was acknowledged, as it comes."""
-    while True:
-      await self._forget.wait()
-      await self._forget_once()
-
-  async def _forget_once(self) -> int:
-    """Clear the journal of what is of no use any more; return how much that was."""
-    seqs, self._forgettable = self._forgettable, []
-    keys, self._superseded = self._superseded, []
-    if keys:
-      await self._outage.retry(lambda: self._journal.release(keys))
-    if seqs:
-      await self._outage.retry(lambda: self._journal.acknowledge(seqs))
-    return len(seqs) + len(keys)
-
 
 def _final(instance: Instance, outcome: Outcome) -> Report:
   """Make the report of a result."""
   body = wire.encode(make_update(instance, outcome))
-  return Report(instance_id=instance.id, body=body, final=True)
+  return Report(instance_id=instance.id, key=instance.key, body=body, final=True)

@@ -1,0 +1,195 @@
+"""The session: registration, refusals, reconnects, heartbeats, compression."""
+
+import json
+
+import attrs
+import pytest
+import trio
+from agent_stage import TOKEN, make_config, make_job, make_task, running_agent
+
+from hetuflow.agent.connection import Replaced
+from hetuflow.agent.program import open_agent
+from hetuflow.errors import Refused
+from hetuflow.nursery.groups import sole_leaf
+from hetuflow.protocol.messages import PROTOCOL_VERSION, MessageKind
+from hetuflow.protocol.states import TaskInstanceStatus as S
+
+HEARTBEAT = MessageKind.HEARTBEAT_REQUEST
+
+
+async def run_to_its_end(config):
+  """Run an agent until something ends it, and raise just what that was."""
+  problem = None
+  try:
+    async with open_agent(config) as (supervisor, _):
+      await supervisor.run()
+  except BaseException as error:
+    problem = sole_leaf(error)
+  if problem is not None:
+    raise problem
+
+
+async def test_an_agent_introduces_itself(gateway, tmp_path):
+  config = make_config(tmp_path, gateway, labels={"disk": "ssd"}, namespaces=("a", "b"))
+  with trio.fail_after(30):
+    async with running_agent(config):
+      register = (await gateway.registered()).register
+  assert gateway.peer.messages[0].message_kind is MessageKind.AGENT_REGISTER_REQUEST
+  assert register.protocol_version == PROTOCOL_VERSION
+  assert (register.epoch, register.name) == (1, "agent-under-test")
+  assert (register.namespace_ids, register.labels) == (["a", "b"], {"disk": "ssd"})
+  assert register.compression is True
+  assert register.held == []
+  assert register.capabilities.executors == ["process", "shell", "python"]
+  assert "hetuflow.noop" in register.capabilities.functions
+  assert register.capabilities.max_concurrent == 8
+
+
+async def test_the_clock_is_good_before_the_first_interval_is_over(gateway, tmp_path):
+  gateway.session = attrs.evolve(gateway.session, heartbeat_interval=60.0)
+  with trio.fail_after(30):
+    async with running_agent(make_config(tmp_path, gateway)):
+      await gateway.until(
+        lambda: gateway.peers and len(gateway.peer.of(HEARTBEAT)) >= 5
+      )
+  last = gateway.peer.of(HEARTBEAT)[-1].payload
+  assert abs(last.clock_offset_ms) < 100
+  assert last.metrics.memory_percent > 0
+  assert last.capabilities is None
+
+
+async def test_heartbeats_keep_the_rhythm_the_server_asks_for(gateway, tmp_path):
+  gateway.session = attrs.evolve(gateway.session, heartbeat_interval=0.1)
+  with trio.fail_after(30):
+    async with running_agent(make_config(tmp_path, gateway)):
+      await gateway.until(
+        lambda: gateway.peers and len(gateway.peer.of(HEARTBEAT)) >= 12
+      )
+
+
+async def test_a_half_open_connection_is_noticed_and_replaced(gateway, tmp_path):
+  gateway.session = attrs.evolve(gateway.session, heartbeat_interval=0.1)
+  gateway.silent = {HEARTBEAT}
+  with trio.fail_after(30):
+    async with running_agent(make_config(tmp_path, gateway)):
+      await gateway.registered()
+      await gateway.registered(sessions=2)
+
+
+@pytest.mark.parametrize("code", [1001, 1011, 4001])
+async def test_a_lost_session_is_replaced_by_a_new_one(gateway, tmp_path, code):
+  with trio.fail_after(30):
+    async with running_agent(make_config(tmp_path, gateway)):
+      await gateway.granted()
+      await gateway.peer.socket.aclose(code, "test")
+      await gateway.registered(sessions=2)
+      grant = await gateway.granted()
+      assert (grant.run, grant.hold) == (8, 1000)
+      await gateway.dispatch(task := make_task(), job=make_job())
+      assert (await gateway.result(task.instance_id)).status is S.SUCCEEDED
+
+
+async def test_a_kicked_agent_stays_away_for_a_while(gateway, tmp_path):
+  with trio.fail_after(30):
+    async with running_agent(make_config(tmp_path, gateway)):
+      await gateway.registered()
+      since = trio.current_time()
+      await gateway.peer.socket.aclose(4002, "kicked")
+      await gateway.registered(sessions=2)
+      assert trio.current_time() - since >= 5.0
+
+
+async def test_a_server_that_is_not_there_yet_is_waited_for(gateway, tmp_path):
+  gateway.rejects = 503
+  with trio.fail_after(30):
+    async with running_agent(make_config(tmp_path, gateway)):
+      gateway.rejects = None
+      await gateway.registered()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refused_token_ends_the_agent(gateway, tmp_path, status):
+  gateway.rejects = status
+  with trio.fail_after(30), pytest.raises(Refused, match=f"token .*{status}"):
+    await run_to_its_end(make_config(tmp_path, gateway))
+
+
+@pytest.mark.parametrize(
+  "code", ["unsupported_version", "unknown_namespace", "forbidden_namespace"]
+)
+async def test_a_refused_registration_ends_the_agent_with_the_reason(
+  gateway, tmp_path, code
+):
+  gateway.error = code
+  with trio.fail_after(30), pytest.raises(Refused, match=f"said the test .*{code}"):
+    await run_to_its_end(make_config(tmp_path, gateway))
+
+
+async def test_an_agent_whose_registration_is_superseded_does_not_come_back(
+  gateway, tmp_path
+):
+  gateway.error = "superseded"
+  with trio.fail_after(30), pytest.raises(Replaced):
+    await run_to_its_end(make_config(tmp_path, gateway))
+  assert len(gateway.peers) == 1
+
+
+async def test_an_agent_replaced_by_a_newer_session_does_not_come_back(
+  gateway, tmp_path, nursery
+):
+  async def replace():
+    """Close the session as a server does that has a newer one."""
+    await gateway.registered()
+    await gateway.peer.socket.aclose(4003, "newer")
+
+  nursery.start_soon(replace)
+  with trio.fail_after(30), pytest.raises(Replaced):
+    await run_to_its_end(make_config(tmp_path, gateway))
+  assert len(gateway.peers) == 1
+
+
+async def test_large_messages_are_compressed_when_both_agree(gateway, tmp_path):
+  gateway.session = attrs.evolve(gateway.session, compression=True)
+  task, job = make_task(), make_job("head -c 5000 /dev/zero", executor="shell")
+  with trio.fail_after(30):
+    async with running_agent(make_config(tmp_path, gateway)):
+      await gateway.granted()
+      await gateway.dispatch(task, job=job)
+      await gateway.result(task.instance_id)
+  assert gateway.peer.binary_frames >= 2
+  assert gateway.output(task.instance_id) == bytes(5000)
+
+
+@pytest.mark.parametrize("frame", ["{", b"no binary was agreed upon", '{"a": 1}'])
+async def test_an_invalid_message_is_answered_and_survived(gateway, tmp_path, frame):
+  with trio.fail_after(30):
+    async with running_agent(make_config(tmp_path, gateway)):
+      await gateway.granted()
+      await gateway.peer.socket.send_message(frame)
+      await gateway.dispatch(task := make_task(), job=make_job())
+      await gateway.result(task.instance_id)
+  [error] = gateway.peer.of(MessageKind.ERROR)
+  assert error.payload.code == "invalid_message"
+  assert error.payload.path.startswith("$")
+
+
+async def test_the_server_and_token_are_found_in_the_data_folder(gateway, tmp_path):
+  config = make_config(tmp_path, gateway)
+  defaults = attrs.fields(type(config.agent))
+  config = attrs.evolve(
+    config, agent=attrs.evolve(config.agent, server=defaults.server.default, token=None)
+  )
+  with trio.fail_after(30):
+    async with running_agent(config):
+      place = {"url": f"http://127.0.0.1:{gateway.port}", "pid": 1}
+      (tmp_path / "server.json").write_text(json.dumps(place))
+      (tmp_path / "agent.token").write_text(TOKEN + "\n")
+      await gateway.registered()
+
+
+async def test_two_agents_cannot_share_a_folder(gateway, tmp_path):
+  config = make_config(tmp_path, gateway)
+  with trio.fail_after(30):
+    async with running_agent(config):
+      with pytest.raises(Refused, match="in use"):
+        await run_to_its_end(config)
