@@ -5,13 +5,14 @@ it owns the asyncio loop (trio-asyncio) on which asyncpg lives; triopg carries c
 over. Everything is closed in reverse when the block is left.
 
 When the database dies: a call raises ``Unavailable``; its connection is thrown away by
-the pool, which makes new ones as they are asked for. Nothing here retries: the caller
-knows whether it may.
+the pool, which makes new ones as they are asked for. Nothing here retries an outage: the
+caller knows whether it may. A statement on its own that the database rolled back for the
+sake of others (deadlock, serialisation) is repeated at once.
 
 Gaps of triopg that are closed here: ``acquire`` and the release have no time limit, the
 state of a connection is reset by a query at each release (we change none), its ``listen``
 drops NOTIFYs, does not tell when the connection dies and may wait for ever at its end,
-driver errors have a dozen classes (``_translate``).
+driver errors have a dozen classes (``failures``).
 
 A database that has frozen, or is behind a network that swallows everything, does not end
 a statement by its ``statement_timeout``: every statement also has a limit on this side.
@@ -30,17 +31,11 @@ import trio_asyncio
 import triopg
 from triopg._triopg import TrioPoolAcquireContextProxy
 
-from hetuflow.errors import Conflict, StorageError, Unavailable
+from hetuflow.errors import StorageError, Unavailable
+from hetuflow.storage.failures import repeatable, translated
 from hetuflow.storage.sql import Query
 
-__all__ = [
-  "Connection",
-  "Database",
-  "Record",
-  "StorageSettings",
-  "may_have_happened",
-  "open_storage",
-]
+__all__ = ["Connection", "Database", "Record", "StorageSettings", "open_storage"]
 
 Record = asyncpg.Record
 
@@ -55,28 +50,8 @@ ANSWER_MARGIN = 3.0
 """Seconds beyond ``statement_timeout`` after which no answer is awaited any more."""
 SCRIPT_TIMEOUT = 3_600.0
 """Seconds for a migration."""
-RETRYABLE = ("40001", "40P01")
-"""SQLSTATEs of a serialisation failure and a deadlock: the statement may be repeated."""
 TRIES = 3
 """How often a statement of its own is tried at once when it may be repeated."""
-
-_GONE = (
-  OSError,
-  asyncpg.InterfaceError,
-  asyncpg.InternalClientError,
-  asyncpg.PostgresConnectionError,
-  asyncpg.CannotConnectNowError,
-  asyncpg.AdminShutdownError,
-  asyncpg.CrashShutdownError,
-  asyncpg.TooManyConnectionsError,
-  asyncpg.ReadOnlySQLTransactionError,
-  asyncpg.QueryCanceledError,
-  asyncpg.IdleInTransactionSessionTimeoutError,
-  asyncpg.OutOfMemoryError,
-  asyncpg.DiskFullError,
-  ConnectionError,
-  TimeoutError,
-)
 
 
 class Connection:
@@ -107,7 +82,7 @@ class Connection:
 
   async def execute_script(self, text: str) -> None:
     """Run the statements of a migration file."""
-    with _translated("script"):
+    with translated("script"):
       await self._raw.execute(text, timeout=SCRIPT_TIMEOUT)
 
   def lift_patience(self) -> None:
@@ -121,18 +96,18 @@ class Connection:
     arguments = query.arrange(values)
     for _ in range(TRIES - 1):
       try:
-        with _translated(query.name):
+        with translated(query.name):
           return await call(query.text, *arguments, timeout=self._patience)
       except Unavailable as error:
-        if not _repeatable(error) or self._raw.is_in_transaction():
+        if not repeatable(error) or self._raw.is_in_transaction():
           raise
-    with _translated(query.name):
+    with translated(query.name):
       return await call(query.text, *arguments, timeout=self._patience)
 
   @asynccontextmanager
   async def transaction(self) -> AsyncIterator["Connection"]:
     """Keep what happens in the block together; nothing but the database is awaited in it."""
-    with _translated("transaction"):
+    with translated("transaction"):
       async with self._raw.transaction():
         yield self
 
@@ -155,7 +130,7 @@ class Connection:
 
     self._raw.add_termination_listener(end)
     try:
-      with _translated("listen"):
+      with translated("listen"):
         await self._raw.add_listener(channel, hear)
       yield receive
     finally:
@@ -185,14 +160,14 @@ class Database:
     acquired = TrioPoolAcquireContextProxy(
       self._pool._asyncpg_pool.acquire(timeout=ACQUIRE_TIMEOUT)
     )
-    with _translated("no connection to the database"):
+    with translated("no connection to the database"):
       raw = await acquired.__aenter__()
     try:
       yield Connection(raw, self._patience)
     finally:
       # One that cannot be made fit for use again is thrown away; what was done with it
       # stands.
-      with suppress(Unavailable), _translated("release"):
+      with suppress(Unavailable), translated("release"):
         await acquired.__aexit__(None, None, None)
 
   @asynccontextmanager
@@ -215,60 +190,6 @@ class Database:
     """Run a query and return the first column of its first row, or None."""
     async with self.connection() as connection:
       return await connection.fetchval(query, **values)
-
-
-class _translated:
-  """Turn driver errors that leave the block into this project's own."""
-
-  def __init__(self, what: str) -> None:
-    self._what = what
-
-  def __enter__(self) -> None:
-    """Enter."""
-
-  def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-    """Raise the project's error in place of the driver's."""
-    if error is None or isinstance(error, StorageError):
-      return
-    translated = _translate(self._what, error)
-    if translated is not None:
-      raise translated from error
-
-
-def _translate(what: str, error: BaseException) -> StorageError | None:
-  """Find the project's error for a driver's, or None where it is not one."""
-  if isinstance(error, asyncpg.IntegrityConstraintViolationError):
-    return Conflict(f"{what}: {error.args[0]}")
-  # A value that cannot be sent is an InterfaceError too, but no outage.
-  if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
-    return StorageError(f"{what}: {error}")
-  if isinstance(error, _GONE):
-    return Unavailable(f"{what}: {type(error).__name__}: {error}")
-  if isinstance(error, asyncpg.PostgresError):
-    if error.sqlstate in RETRYABLE:
-      return Unavailable(f"{what}: {error}")
-    return StorageError(f"{what}: {error}")
-  return None
-
-
-def _repeatable(error: Unavailable) -> bool:
-  """Tell whether a statement came to nothing because of what others did meanwhile."""
-  return getattr(error.__cause__, "sqlstate", None) in RETRYABLE
-
-
-def may_have_happened(error: BaseException) -> bool:
-  """Tell whether a statement that ended in this error may have been carried out.
-
-  Args:
-    error: what left the call: one of ours, or a cancellation.
-
-  Returns:
-    False only where the database itself has said that the statement failed; a
-    connection that broke or an answer that did not come says nothing.
-  """
-  cause = error.__cause__
-  answered = isinstance(cause, asyncpg.PostgresError)
-  return not answered or isinstance(cause, asyncpg.PostgresConnectionError)
 
 
 @attrs.frozen(kw_only=True)
@@ -324,16 +245,31 @@ async def open_storage(settings: StorageSettings) -> AsyncIterator[Database]:
         "idle_in_transaction_session_timeout": milliseconds,
       },
     )
-    with _translated("connect"):
+    unreachable = await _connect(pool)
+    if unreachable is None:
+      try:
+        yield Database(pool, settings.statement_timeout + ANSWER_MARGIN)
+      finally:
+        await _close(pool)
+  if unreachable is not None:
+    raise unreachable
+
+
+async def _connect(pool: Any) -> StorageError | None:
+  """Make the first connection; return what stands in the way.
+
+  Raised inside the loop's block it would arrive in an exception group.
+  """
+  try:
+    with translated("connect"):
       await pool.__aenter__()
-    try:
-      yield Database(pool, settings.statement_timeout + ANSWER_MARGIN)
-    finally:
-      await _close(pool)
+  except StorageError as error:
+    return error
+  return None
 
 
 async def _close(pool: Any) -> None:
   """Close the pool, gracefully for a moment and then at once."""
   # Not triopg's close(): it is shielded from within, so that no limit would reach it.
-  with trio.move_on_after(2, shield=True), suppress(Unavailable), _translated("close"):
+  with trio.move_on_after(2, shield=True), suppress(Unavailable), translated("close"):
     await trio_asyncio.aio_as_trio(pool._asyncpg_pool.close)()

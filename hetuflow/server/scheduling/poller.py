@@ -38,7 +38,8 @@ from hetuflow.protocol.model import (
   TaskId,
 )
 from hetuflow.server.sessions import Session, Sessions
-from hetuflow.storage.connect import Database, Record, may_have_happened
+from hetuflow.storage.connect import Database, Record
+from hetuflow.storage.failures import may_have_happened
 from hetuflow.storage.routes import Route, list_routes
 from hetuflow.storage.transitions import ClaimOffer, claim_tasks, load_configs
 

@@ -1,0 +1,96 @@
+"""What the driver's errors mean: the one place that knows their classes.
+
+asyncpg has a dozen roots: errors that the database sent, with an SQLSTATE, and its own,
+of which some mean that the connection is gone and some that the caller was wrong.
+"""
+
+from typing import Any
+
+import asyncpg
+
+from hetuflow.errors import Conflict, StorageError, Unavailable
+
+__all__ = ["may_have_happened", "repeatable", "translated"]
+
+RETRYABLE = ("40001", "40P01")
+"""SQLSTATEs of a serialisation failure and a deadlock: the statement may be repeated."""
+
+_GONE = (
+  OSError,
+  asyncpg.InterfaceError,
+  asyncpg.InternalClientError,
+  asyncpg.PostgresConnectionError,
+  asyncpg.CannotConnectNowError,
+  asyncpg.AdminShutdownError,
+  asyncpg.CrashShutdownError,
+  asyncpg.TooManyConnectionsError,
+  asyncpg.ReadOnlySQLTransactionError,
+  asyncpg.QueryCanceledError,
+  asyncpg.IdleInTransactionSessionTimeoutError,
+  asyncpg.OutOfMemoryError,
+  asyncpg.DiskFullError,
+  ConnectionError,
+  TimeoutError,
+)
+
+
+class translated:
+  """Turn driver errors that leave the block into this project's own.
+
+  Args:
+    what: the statement or step, for the message.
+  """
+
+  def __init__(self, what: str) -> None:
+    self._what = what
+
+  def __enter__(self) -> None:
+    """Enter."""
+
+  def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    """Raise the project's error in place of the driver's."""
+    if error is None or isinstance(error, StorageError):
+      return
+    translated = _translate(self._what, error)
+    if translated is not None:
+      raise translated from error
+
+
+def _translate(what: str, error: BaseException) -> StorageError | None:
+  """Find the project's error for a driver's, or None where it is not one."""
+  if isinstance(error, asyncpg.IntegrityConstraintViolationError):
+    return Conflict(f"{what}: {error.args[0]}")
+  # A value that cannot be sent is an InterfaceError too, but no outage.
+  if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
+    return StorageError(f"{what}: {error}")
+  if isinstance(error, _GONE):
+    return Unavailable(f"{what}: {type(error).__name__}: {error}")
+  if isinstance(error, asyncpg.PostgresError):
+    if error.sqlstate in RETRYABLE:
+      return Unavailable(f"{what}: {error}")
+    return StorageError(f"{what}: {error}")
+  return None
+
+
+def repeatable(error: Unavailable) -> bool:
+  """Tell whether a statement came to nothing because of what others did meanwhile.
+
+  Args:
+    error: what the statement ended in.
+  """
+  return getattr(error.__cause__, "sqlstate", None) in RETRYABLE
+
+
+def may_have_happened(error: BaseException) -> bool:
+  """Tell whether a statement that ended in this error may have been carried out.
+
+  Args:
+    error: what left the call: one of ours, or a cancellation.
+
+  Returns:
+    False only where the database itself has said that the statement failed; a
+    connection that broke or an answer that did not come says nothing.
+  """
+  cause = error.__cause__
+  answered = isinstance(cause, asyncpg.PostgresError)
+  return not answered or isinstance(cause, asyncpg.PostgresConnectionError)
