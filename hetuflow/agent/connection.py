@@ -171,11 +171,19 @@ class Connection:
         answer = ErrorMessage(code="invalid_message", message=message, path=path)
         await session.send(MessageKind.ERROR, answer)
         continue
-      handler = self._handlers.get(envelope.message_kind)
-      if handler is not None:
-        handler(envelope)
-      else:
-        _log.warning("message_unexpected", kind=envelope.message_kind.value)
+      self._hand_on(envelope)
+
+  def _hand_on(self, envelope: Envelope) -> None:
+    """Hand a message to whom it concerns; complaints about ours are for people."""
+    handler = self._handlers.get(envelope.message_kind)
+    if handler is not None:
+      handler(envelope)
+    elif isinstance(error := envelope.payload, ErrorMessage):
+      _log.error(
+        "server_complains", code=error.code, reason=error.message, path=error.path
+      )
+    else:
+      _log.warning("message_unexpected", kind=envelope.message_kind.value)
 
   def _judge(self, reason: CloseReason | None) -> float:
     """Decide what the end of a session means; return the pause before the next."""

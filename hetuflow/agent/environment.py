@@ -9,6 +9,7 @@ import os
 import pwd
 import re
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from hetuflow.agent.instances import Instance
@@ -129,16 +130,24 @@ def _as_rfc3339(moment: datetime) -> str:
   return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+@cache
+def _own_account() -> pwd.struct_passwd:
+  """Look up ourselves; a container may run us as a number without a name."""
+  number = os.geteuid()
+  try:
+    return pwd.getpwuid(number)
+  except KeyError:
+    return pwd.struct_passwd((str(number), "x", number, os.getegid(), "", "/", SHELL))
+
+
 def _account(user: str | None) -> pwd.struct_passwd:
   """Look up the user a process runs as: the one named, else our own."""
+  if user is None:
+    return _own_account()
   try:
-    return pwd.getpwuid(os.geteuid()) if user is None else pwd.getpwnam(user)
+    return pwd.getpwnam(user)
   except KeyError:
-    if user is not None:
-      raise LaunchError(f"user {user!r} does not exist on this machine") from None
-  # A container may run us as a number without a name.
-  number = os.geteuid()
-  return pwd.struct_passwd((str(number), "x", number, os.getegid(), "", "/", SHELL))
+    raise LaunchError(f"user {user!r} does not exist on this machine") from None
 
 
 def _home(account: pwd.struct_passwd) -> str:

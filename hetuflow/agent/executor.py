@@ -33,6 +33,7 @@ from hetuflow.protocol.states import ExecutorKind, TaskInstanceStatus
 __all__ = ["Executor"]
 
 BATCH = 500
+POLL_SECONDS = 1.0
 LAST_WORDS_SECONDS = 5.0
 YIELD_SECONDS = 0.005
 LEASE_EXPIRED = "lease expired"
@@ -143,7 +144,7 @@ class Executor:
       task_status.started()
       while True:
         if not await self.run_once():
-          await self._wakeup.wait()
+          await self._wakeup.wait(POLL_SECONDS)
 
   async def run_once(self) -> int:
     """Start a batch of what is ready; return how many attempts were dealt with."""

@@ -114,13 +114,9 @@ class Intake:
     """Deal with the oldest batch; return how many tasks were taken in."""
     batch = self._batches.popleft()
     try:
-      if batch.instances:
-        self._intend(batch.instances)
-        await self._journal.hold(make_claims(batch.instances))
+      await self._hold(batch.instances)
     except JournalFull as problem:
       _log.warning("dispatch_refused", tasks=len(batch.instances), reason=str(problem))
-      for instance in batch.instances:
-        self._instances.disown(instance)
       return 0
     if batch.session is not None:
       ack = Ack(message_id=batch.envelope.message_id)
@@ -130,6 +126,22 @@ class Intake:
     else:
       self.place(batch.instances)
     return len(batch.instances)
+
+  async def _hold(self, instances: Sequence[Instance]) -> None:
+    """Put attempts on record; if that fails they are not ours.
+
+    Raises:
+      JournalFull: there is no room for them.
+    """
+    if not instances:
+      return
+    self._intend(instances)
+    try:
+      await self._journal.hold(make_claims(instances))
+    except BaseException:
+      for instance in instances:
+        self._instances.disown(instance)
+      raise
 
   def _intend(self, instances: Sequence[Instance]) -> None:
     """Mark what will start as soon as it is on record: that saves a transaction."""

@@ -17,10 +17,11 @@ from hetuflow.nursery import Wakeup
 from hetuflow.protocol.messages import MessageKind
 from hetuflow.protocol.model import new_id
 
-__all__ = ["Flight", "Lane", "Report"]
+__all__ = ["MAX_BYTES", "Flight", "Lane", "Report"]
 
 MAX_REPORTS = 500
 MAX_BYTES = 1024 * 1024
+"""Of one message; servers may want less."""
 MAX_FLIGHTS = 4
 RESEND_SECONDS = 5.0
 RESEND_MAX_SECONDS = 60.0
@@ -95,11 +96,15 @@ class Lane:
     """Whether waiting for more reports would not make the next message larger."""
     return len(self.waiting) >= MAX_REPORTS
 
-  def take(self) -> Flight | None:
-    """Make the next message of what waits; None if nothing does."""
+  def take(self, max_bytes: int = MAX_BYTES) -> Flight | None:
+    """Make the next message of what waits; None if nothing does.
+
+    Args:
+      max_bytes: how large it may become, but for its last report.
+    """
     reports: list[Report] = []
     size = 0
-    while self.waiting and len(reports) < MAX_REPORTS and size < MAX_BYTES:
+    while self.waiting and len(reports) < MAX_REPORTS and size < max_bytes:
       report = self.waiting.popleft()
       if not report.void:
         reports.append(report)

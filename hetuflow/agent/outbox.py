@@ -25,7 +25,7 @@ import trio
 from hetuflow.agent.backlog import Backlog
 from hetuflow.agent.instances import Instance, Instances, Stage
 from hetuflow.agent.journal import Entry, Journal, JournalFull
-from hetuflow.agent.lane import Flight, Lane, Report
+from hetuflow.agent.lane import MAX_BYTES, Flight, Lane, Report
 from hetuflow.agent.link import Link, Session
 from hetuflow.agent.output import Chunk
 from hetuflow.agent.reports import Outcome, make_update
@@ -288,7 +288,7 @@ class Outbox:
 
   async def send_once(self, session: Session, lane: Lane) -> int:
     """Send one message of what waits on a lane; return how many reports are in it."""
-    flight = lane.take()
+    flight = lane.take(min(MAX_BYTES, session.config.max_message_size // 2))
     if flight is None:
       return 0
     if lane is self._chunks:

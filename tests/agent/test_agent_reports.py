@@ -196,6 +196,31 @@ async def test_an_agent_started_without_a_server_fires_what_its_journal_holds(
       assert (released.status, released.reason) == (S.RELEASED, "lease expired")
 
 
+async def test_a_full_journal_takes_nothing_new_and_drops_nothing(gateway, tmp_path):
+  gateway.silent = {UPDATE}
+  tasks = [make_task(parameters={"x": "y" * 200_000}) for _ in range(8)]
+  with trio.fail_after(30):
+    async with running_agent(make_config(tmp_path, gateway, journal_limit=1024**2)):
+      await gateway.granted()
+      await gateway.dispatch(*tasks, job=make_job())
+      for task in tasks:
+        await gateway.result(task.instance_id)
+      refused = await gateway.dispatch(other := make_task(), job=make_job())
+      await gateway.peer.socket.aclose(1011, "gone wrong")
+      gateway.silent = set()
+      again = await gateway.registered(sessions=2)
+      assert len(again.register.held) == 8
+      # It asks for tasks again only when the reports that filled it are acknowledged.
+      await gateway.granted()
+      kinds = [each.message_kind for each in again.messages]
+      assert kinds.index(UPDATE) < kinds.index(MessageKind.ACQUIRE_TASK_REQUEST)
+      await gateway.dispatch(other, job=make_job())
+      await gateway.result(other.instance_id)
+  acks = [each.payload.message_id for each in gateway.peers[0].of(MessageKind.ACK)]
+  assert refused not in acks
+  assert len(gateway.updates(other.instance_id)) == 1
+
+
 def test_a_lane_keeps_reports_of_one_message_together():
   reports = [
     lane.Report(instance_id=make_task().instance_id, key="", body=b"{}")
