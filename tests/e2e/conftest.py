@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from attrs import frozen
-from support.commands import Command
+from support.commands import Command, World
 from support.programs import (
-  Agent,
-  Server,
   client_of,
   data_folder,
   dispose,
@@ -21,15 +18,6 @@ from support.programs import (
 from hetuflow.client import AsyncClient
 
 AGENT_NAME = "first"
-
-
-@frozen(kw_only=True)
-class World:
-  """A server, an agent of ``default`` and the command line."""
-
-  server: Server
-  agent: Agent
-  cli: Command
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import trio
 from attrs import frozen
-from support.programs import environment
+from support.programs import Agent, Server, environment
 
-__all__ = ["Command", "Result"]
+__all__ = ["Command", "Result", "World"]
 
 LIMIT_S = 60.0
 
@@ -95,3 +95,12 @@ class Command:
   def _environment(self, variables: dict[str, str]) -> dict[str, str]:
     """Make the environment: where the servers are, and nothing else of ours."""
     return environment(HETUFLOW_DATA_DIR=str(self.data_dir), TZ="UTC", **variables)
+
+
+@frozen(kw_only=True)
+class World:
+  """A server, an agent of ``default`` and the command line."""
+
+  server: Server
+  agent: Agent
+  cli: Command

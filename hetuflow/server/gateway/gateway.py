@@ -20,6 +20,7 @@ from hetuflow.errors import Unavailable
 from hetuflow.protocol import wire
 from hetuflow.protocol.messages import AgentCommand, MessageKind
 from hetuflow.protocol.model import AgentId, NamespaceId
+from hetuflow.server.gateway.asgi import finish_answers
 from hetuflow.server.gateway.connection import Doorkeeper, serve_connection
 from hetuflow.server.sessions import Sessions
 from hetuflow.storage.access import authenticate_token
@@ -85,7 +86,7 @@ class Gateway:
     self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
   ) -> None:
     """Serve until cancelled."""
-    app = self._make_app(self)
+    app = finish_answers(self._make_app(self))
     async with trio.open_nursery() as nursery:
       await nursery.start(serve, app, self._config())
       task_status.started()
