@@ -245,14 +245,19 @@ class Executor:
     """Say what to report of an attempt that must not start now; None if it may."""
     if (stop := instance.stop) is not None:
       return self._ended(stop.status or _S.CANCELLED, stop.reason)
-    task, now = instance.task, self._clock.now()
-    kept = task.held and now <= instance.due_at + task.lease
-    if not kept and not self._lease.held():
+    if not self._lease.held() and not self._is_kept(instance):
       return self._ended(_S.RELEASED, LEASE_EXPIRED)
     deadline = instance.job.config.start_deadline
-    if deadline is not None and now > task.scheduled_at.timestamp() + deadline:
-      return self._ended(_S.CANCELLED, START_DEADLINE)
+    if deadline is not None:
+      latest = instance.task.scheduled_at.timestamp() + deadline
+      if self._clock.now() > latest:
+        return self._ended(_S.CANCELLED, START_DEADLINE)
     return None
+
+  def _is_kept(self, instance: Instance) -> bool:
+    """Whether a planned attempt may start without a session, as it may for a while."""
+    task = instance.task
+    return task.held and self._clock.now() <= instance.due_at + task.lease
 
   async def _leave(self, results: Sequence[tuple[Instance, Outcome]]) -> None:
     """Leave results; their slots are free then."""
