@@ -143,11 +143,15 @@ class Keeper:
         self.escalate(sole_leaf(error))
 
   def _log_end(self, node: Node, error: Exception | None, **what: object) -> None:
-    """Log one end; a traceback that a nested group logged already is not repeated."""
+    """Log one end, with a traceback unless it was logged below or says all in words."""
     name = node.child.name
     if error is None:
       _log.info("child_stopped", child=name, **what)
-    elif node.kind is Kind.GROUP or isinstance(error, SupervisionError):
+    elif (
+      node.kind is Kind.GROUP
+      or isinstance(error, SupervisionError)
+      or consists_of(error, node.child.restart.fatal)
+    ):
       _log.error("child_crashed", child=name, error=describe(error), **what)
     else:
       _log.error("child_crashed", child=name, exc_info=error, **what)
