@@ -352,9 +352,11 @@ CREATE TABLE sched_task_instance_live PARTITION OF sched_task_instance
     autovacuum_vacuum_threshold = 1000,
     autovacuum_vacuum_cost_delay = 0);
 
--- A task has at most one attempt under way.
+-- A task has at most one attempt under way. The condition always holds; with it the index
+-- is no way to look up an instance by namespace, which a planner that believes the table
+-- to be empty would prefer to the id.
 CREATE UNIQUE INDEX sched_task_instance_single
-  ON sched_task_instance_live (namespace_id, task_id);
+  ON sched_task_instance_live (namespace_id, task_id) WHERE attempt > 0;
 
 -- What an agent is thought to have, for state sync.
 CREATE INDEX sched_task_instance_of_agent ON sched_task_instance_live (agent_id);
