@@ -11,7 +11,7 @@ from uuid import UUID
 
 import attrs
 
-from hetuflow.errors import Conflict, NotFound, Refused
+from hetuflow.errors import Conflict, Refused
 from hetuflow.protocol.messages import (
   AgentRegisterRequest,
   HeartbeatRequest,
@@ -31,7 +31,7 @@ from hetuflow.protocol.model import (
 )
 from hetuflow.protocol.states import AgentStatus, TaskInstanceStatus
 from hetuflow.storage.connect import Connection, Database, Record
-from hetuflow.storage.rows import from_row
+from hetuflow.storage.rows import criteria, found, from_row
 from hetuflow.storage.sql import load_queries
 from hetuflow.storage.transitions import record_updates
 
@@ -229,9 +229,7 @@ async def get_agent(executor: Database | Connection, agent_id: AgentId) -> Agent
     NotFound: there is no such agent.
   """
   row = await executor.fetchrow(_sql.get_agent, id=agent_id)
-  if row is None:
-    raise NotFound(f"there is no agent {agent_id}")
-  return from_row(Agent, row)
+  return from_row(Agent, found(row, "agent", agent_id))
 
 
 async def query_agents(
@@ -250,12 +248,7 @@ async def query_agents(
     cursor: the id of the last one of the page before.
   """
   rows = await executor.fetch(
-    _sql.query_agents,
-    cursor=cursor,
-    limit=limit,
-    namespace_id=filter.namespace_id,
-    name=filter.name,
-    status=filter.status,
+    _sql.query_agents, **criteria(filter), limit=limit, cursor=cursor
   )
   return [from_row(Agent, row) for row in rows]
 

@@ -2,18 +2,17 @@
 
 from uuid import UUID
 
-from hetuflow.errors import Conflict, NotFound
+from hetuflow.errors import Conflict
 from hetuflow.protocol.model import (
   InstanceId,
   TaskInstance,
   TaskInstanceFilter,
   TaskInstanceForCreate,
   TaskInstanceForUpdate,
-  UnsetType,
   new_id,
 )
 from hetuflow.storage.connect import Connection, Database
-from hetuflow.storage.rows import from_row
+from hetuflow.storage.rows import changes, criteria, found, from_row
 from hetuflow.storage.sql import load_queries
 from hetuflow.storage.tasks import get_task
 from hetuflow.storage.transitions import request_cancel
@@ -60,9 +59,7 @@ async def get_instance(
     NotFound: there is no such instance.
   """
   row = await executor.fetchrow(_sql.get_instance, id=instance_id)
-  if row is None:
-    raise NotFound(f"there is no task instance {instance_id}")
-  return from_row(TaskInstance, row)
+  return from_row(TaskInstance, found(row, "task instance", instance_id))
 
 
 async def query_instances(
@@ -81,14 +78,7 @@ async def query_instances(
     cursor: the id of the last one of the page before.
   """
   rows = await executor.fetch(
-    _sql.query_instances,
-    cursor=cursor,
-    limit=limit,
-    namespace_id=filter.namespace_id,
-    task_id=filter.task_id,
-    job_id=filter.job_id,
-    agent_id=filter.agent_id,
-    status=filter.status,
+    _sql.query_instances, **criteria(filter), limit=limit, cursor=cursor
   )
   return [from_row(TaskInstance, row) for row in rows]
 
@@ -103,13 +93,7 @@ async def update_instance(
   Raises:
     NotFound: there is no such instance.
   """
-  given = not isinstance(change.reason, UnsetType)
-  await executor.fetchrow(
-    _sql.update_instance,
-    id=instance_id,
-    set_reason=given,
-    reason=change.reason if given else None,
-  )
+  await executor.fetchrow(_sql.update_instance, id=instance_id, **changes(change))
   return await get_instance(executor, instance_id)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from hetuflow.errors import Conflict, NotFound, ProtocolError
+from hetuflow.errors import Conflict, ProtocolError
 from hetuflow.protocol.model import (
   Task,
   TaskFilter,
@@ -15,7 +15,7 @@ from hetuflow.protocol.model import (
   new_id,
 )
 from hetuflow.storage.connect import Connection, Database
-from hetuflow.storage.rows import from_row
+from hetuflow.storage.rows import criteria, found, from_row
 from hetuflow.storage.sql import load_queries
 
 __all__ = ["create_tasks", "get_task", "query_tasks", "update_task"]
@@ -117,9 +117,7 @@ async def get_task(executor: Database | Connection, task_id: TaskId) -> Task:
     NotFound: there is no such task.
   """
   row = await executor.fetchrow(_sql.get_task, id=task_id)
-  if row is None:
-    raise NotFound(f"there is no task {task_id}")
-  return from_row(Task, row)
+  return from_row(Task, found(row, "task", task_id))
 
 
 async def query_tasks(
@@ -138,13 +136,7 @@ async def query_tasks(
     cursor: the id of the last one of the page before.
   """
   rows = await executor.fetch(
-    _sql.query_tasks,
-    cursor=cursor,
-    limit=limit,
-    namespace_id=filter.namespace_id,
-    job_id=filter.job_id,
-    schedule_id=filter.schedule_id,
-    status=filter.status,
+    _sql.query_tasks, **criteria(filter), limit=limit, cursor=cursor
   )
   return [from_row(Task, row) for row in rows]
 
