@@ -7,6 +7,7 @@ from hetuflow.client import ApiError
 from hetuflow.client.calls import jobs, schedules, system, tasks
 from hetuflow.errors import HetuflowError
 from hetuflow.protocol.model import Agent, Job, Schedule, TaskInstance
+from hetuflow.protocol.states import TaskInstanceStatus
 
 __all__ = [
   "NotThere",
@@ -18,6 +19,7 @@ __all__ = [
 ]
 
 NOT_FOUND = 404
+NOT_BEGUN = (TaskInstanceStatus.DISPATCHED, TaskInstanceStatus.RELEASED)
 RECENT = 20
 """Instances looked at for one that has begun."""
 
@@ -110,11 +112,11 @@ def find_instance(session: Session, text: str) -> TaskInstance:
 def _latest(
   session: Session, *, task_id: UUID | None = None, job_id: UUID | None = None
 ) -> TaskInstance | None:
-  """Return the newest instance of a task or job that has begun, else the newest.
+  """Return the newest instance of a task or job that has begun or failed to, else any.
 
   Lists come newest first; the first of them may still wait on its agent for its time.
   """
   call = tasks.list_instances(task_id=task_id, job_id=job_id, limit=RECENT)
   recent = session.send(call).items
-  begun = (each for each in recent if each.started_at is not None)
+  begun = (each for each in recent if each.status not in NOT_BEGUN)
   return next(begun, recent[0] if recent else None)

@@ -5,13 +5,21 @@ import time
 from collections.abc import Iterable, Iterator
 from uuid import UUID
 
+import click
+
 from hetuflow.cli.session import Session
 from hetuflow.client import LogChunk, LogFollower
 from hetuflow.client.calls import tasks
 from hetuflow.protocol.model import Task, TaskInstance
-from hetuflow.protocol.states import TASK_FINAL, LogStream, TaskStatus
+from hetuflow.protocol.states import (
+  TASK_FINAL,
+  LogStream,
+  TaskInstanceStatus,
+  TaskStatus,
+)
 
 __all__ = [
+  "ending_of",
   "exit_code_of",
   "follow_instance",
   "follow_task",
@@ -47,11 +55,25 @@ def print_log(session: Session, instance_id: UUID, stream: str) -> None:
 
 
 def follow_instance(session: Session, instance_id: UUID, stream: str = "all") -> int:
-  """Print output as it comes until the instance ends; return its exit code."""
+  """Print output as it comes until the instance ends, and why if that is not plain.
+
+  Returns:
+    Its exit code.
+  """
   follower = LogFollower(instance_id, stream=stream)
   write_chunks(session.client.follow(follower))
   instance = session.send(tasks.get_instance(instance_id))
+  if words := ending_of(instance):
+    click.echo(f"hetuflow: {words}", err=True)
   return exit_code_of(instance)
+
+
+def ending_of(instance: TaskInstance) -> str | None:
+  """Say why an instance ended; None where its exit code says it all."""
+  by_itself = instance.status is TaskInstanceStatus.FAILED and instance.exit_code
+  if by_itself or instance.status is TaskInstanceStatus.SUCCEEDED:
+    return None
+  return instance.error_message or instance.reason or instance.status
 
 
 def exit_code_of(instance: TaskInstance) -> int:
