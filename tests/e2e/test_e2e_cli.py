@@ -153,7 +153,6 @@ async def test_parameters_reach_environment_and_arguments(cli: Command) -> None:
   [
     (("--", "/no/such/program"), "/no/such/program"),
     (("--timeout", "0.5", "--", "sleep", "603"), "timeout after 0.5 s"),
-    (("--executor", "python", "--", "no.such"), "no.such"),
   ],
 )
 async def test_a_followed_run_says_why_it_ended_otherwise(
