@@ -1,0 +1,133 @@
+"""A server's own row, its ready files, and upkeep."""
+
+from pathlib import Path
+
+import msgspec
+import trio
+from support.postgres import Postgres
+from support.world import query, read_clock
+
+from hetuflow.protocol.model import ServerForCreate, ServerId, new_id
+from hetuflow.server.clock import DatabaseClock
+from hetuflow.server.scheduling.registry import Announcer, Janitor, Registry
+from hetuflow.storage.connect import Database
+from hetuflow.storage.servers import delete_server, get_server, stop_server
+
+FORGOTTEN = query("""
+  INSERT INTO sched_idempotency (namespace_id, scope, key, answer, expires_at)
+  SELECT '*', 'test', n::text, '{}', now() + make_interval(days => n - 5)
+  FROM generate_series(1, 9) AS n
+""")
+KEYS = query("SELECT count(*) FROM sched_idempotency")
+WEEKS = query(
+  "SELECT count(*) FROM pg_inherits WHERE inhparent = 'sched_task'::regclass"
+)
+
+
+def make_server(name: str = "one") -> ServerForCreate:
+  """Make what a server says of itself."""
+  return ServerForCreate(
+    id=ServerId(new_id()), name=name, url="http://127.0.0.1:1", version="1"
+  )
+
+
+async def test_a_row_is_entered_renewed_and_signed_off(database: Database) -> None:
+  server, clock = make_server(), DatabaseClock()
+  registry = Registry(database, server, clock, ttl=0.4)
+  with trio.fail_after(20):
+    async with trio.open_nursery() as nursery:
+      await nursery.start(registry.run)
+      first = await get_server(database, server.id)
+      while (await get_server(database, server.id)).heartbeat_at == first.heartbeat_at:
+        pass
+      nursery.cancel_scope.cancel()
+  assert not (await get_server(database, server.id)).alive
+  off = abs((clock.now() - await read_clock(database)).total_seconds())
+  assert off < clock.error + 1
+
+
+async def test_a_row_that_was_removed_is_entered_again(database: Database) -> None:
+  server = make_server()
+  registry = Registry(database, server, DatabaseClock(), ttl=2_400.0)
+  await registry.beat_once()
+  await stop_server(database, server.id)
+  await delete_server(database, server.id)
+  await registry.beat_once()
+  assert (await get_server(database, server.id)).alive
+
+
+async def test_signing_off_from_a_dead_database_is_no_error(
+  database: Database, postgres: Postgres, dsn: str
+) -> None:
+  registry = Registry(database, make_server(), DatabaseClock(), ttl=2_400.0)
+  name = dsn.split("@/")[1].split("?")[0]
+  with trio.fail_after(20):
+    async with trio.open_nursery() as nursery:
+      await nursery.start(registry.run)
+      postgres.sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+      postgres.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        f" WHERE datname = '{name}'"
+      )
+      nursery.cancel_scope.cancel()
+
+
+async def test_ready_files_are_there_while_the_server_is(tmp_path: Path) -> None:
+  server = make_server()
+  own = tmp_path / "servers" / f"{server.id}.json"
+  last = tmp_path / "server.json"
+  async with trio.open_nursery() as nursery:
+    await nursery.start(Announcer(tmp_path, server).run)
+    said = msgspec.json.decode(own.read_bytes())
+    assert said == msgspec.json.decode(last.read_bytes())
+    assert said["url"] == server.url
+    assert said["server_id"] == str(server.id)
+    assert set(said) == {"url", "pid", "version", "server_id"}
+    nursery.cancel_scope.cancel()
+  assert not own.exists()
+  assert not last.exists()
+
+
+async def test_the_last_started_server_keeps_the_file_that_speaks_of_it(
+  tmp_path: Path,
+) -> None:
+  older, newer = make_server("older"), make_server("newer")
+  async with trio.open_nursery() as outer:
+    async with trio.open_nursery() as inner:
+      await inner.start(Announcer(tmp_path, older).run)
+      await outer.start(Announcer(tmp_path, newer).run)
+      inner.cancel_scope.cancel()
+    said = msgspec.json.decode((tmp_path / "server.json").read_bytes())
+    assert said["server_id"] == str(newer.id)
+    assert len(list((tmp_path / "servers").iterdir())) == 1
+    outer.cancel_scope.cancel()
+  assert not (tmp_path / "server.json").exists()
+
+
+async def test_upkeep_makes_partitions_and_forgets_what_has_expired(
+  database: Database,
+) -> None:
+  janitor = Janitor(database)
+  weeks = await database.fetchval(WEEKS)
+  [ahead] = await database.fetch(
+    query("""
+      SELECT inhrelid::regclass::text AS name FROM pg_inherits
+      WHERE inhparent = 'sched_task'::regclass AND inhrelid::regclass::text ~ 'w'
+      ORDER BY 1 DESC LIMIT 1
+    """)
+  )
+  async with database.connection() as connection:
+    await connection.execute_script(f'DROP TABLE "{ahead["name"].strip(chr(34))}"')
+  await database.fetch(FORGOTTEN)
+  await janitor.tidy_once()
+  assert await database.fetchval(WEEKS) == weeks
+  assert await database.fetchval(KEYS) == 4
+  await janitor.tidy_once()
+  assert await database.fetchval(WEEKS) == weeks
+
+
+async def test_servers_may_keep_up_at_once(database: Database) -> None:
+  with trio.fail_after(30):
+    async with trio.open_nursery() as nursery:
+      for _ in range(4):
+        nursery.start_soon(Janitor(database).tidy_once)
