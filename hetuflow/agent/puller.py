@@ -3,7 +3,8 @@
 Who runs it: the last child of the agent's tree, so the first to stop. It owns nothing
 but what it has granted in the current session and the server has not used yet. Grants
 add up on the server's side; a new session starts from nothing on both sides. A grant the
-server never saw is lost with its session.
+server never saw is lost with its session. An agent that drains takes its grants back, or
+the server would send it what it gives back, again and again.
 """
 
 from collections.abc import Callable
@@ -52,6 +53,7 @@ class Puller:
     self._granted_hold = 0
     self._paused = False
     self._draining = False
+    self._withdrawn = False
 
   async def run(
     self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -61,14 +63,16 @@ class Puller:
     await self._link.each_session(self._serve)
 
   async def drain(self) -> None:
-    """Grant no more."""
+    """Grant no more, and take back what was granted."""
     self._draining = True
-    await trio.lowlevel.checkpoint()
+    if (session := self._link.session) is not None:
+      await self.grant_once(session)
 
   def pause(self) -> None:
     """Grant no more until ``resume``: the server asked for it."""
     _log.info("pulling_paused")
     self._paused = True
+    self._instances.freed.set()
 
   def resume(self) -> None:
     """Grant again."""
@@ -83,12 +87,14 @@ class Puller:
     self._instances.freed.set()
 
   async def grant_once(self, session: Session) -> AcquireTaskRequest | None:
-    """Grant what is free now.
+    """Grant what is free now, or take all back once the agent drains.
 
     Returns:
-      What was granted, None if there was nothing to grant.
+      What was said, None if there was nothing to say.
     """
-    if self._draining or self._paused or not self._may_take():
+    if self._draining or self._paused:
+      return await self._withdraw(session)
+    if not self._may_take():
       return None
     instances = self._instances
     run = self._max_concurrent - instances.busy - self._granted_run
@@ -98,12 +104,24 @@ class Puller:
     grant = AcquireTaskRequest(run=max(0, run), hold=max(0, hold))
     self._granted_run += grant.run
     self._granted_hold += grant.hold
+    self._withdrawn = False
     await session.send(MessageKind.ACQUIRE_TASK_REQUEST, grant)
     return grant
+
+  async def _withdraw(self, session: Session) -> AcquireTaskRequest | None:
+    """Make void what was granted, unless the server knows that already."""
+    if self._withdrawn:
+      return None
+    self._withdrawn = True
+    self._granted_run = self._granted_hold = 0
+    nothing = AcquireTaskRequest(draining=True)
+    await session.send(MessageKind.ACQUIRE_TASK_REQUEST, nothing)
+    return nothing
 
   async def _serve(self, session: Session) -> None:
     """Grant whatever gets free, at once, and then not for 2 ms."""
     self._granted_run = self._granted_hold = 0
+    self._withdrawn = False
     while True:
       if await self.grant_once(session) is not None:
         await trio.sleep(GATHER_SECONDS)

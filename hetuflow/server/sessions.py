@@ -95,8 +95,14 @@ class Session:
 
   def grant(self, run: int, hold: int) -> None:
     """Add to the budgets what the agent offers."""
+    self.draining = False
     self.run += run
     self.hold += hold
+
+  def withdraw(self) -> None:
+    """Take back the budgets: the agent drains."""
+    self.draining = True
+    self.run = self.hold = 0
 
   def send(self, kind: MessageKind, payload: object) -> None:
     """Put a message on its way; an agent that does not read is disconnected."""

@@ -88,6 +88,7 @@ async def test_a_drain_gives_back_what_is_planned_and_lets_the_rest_finish(
   assert (finished.status, finished.output) == (S.SUCCEEDED, "ready\ndone\n")
   assert gateway.peer.closed_with == 1001
   assert len(gateway.peers) == 1
+  assert gateway.peer.of(MessageKind.ACQUIRE_TASK_REQUEST)[-1].payload.draining
 
 
 async def test_what_outlasts_the_drain_is_ended_and_reported_as_lost(gateway, tmp_path):

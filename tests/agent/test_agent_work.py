@@ -248,17 +248,25 @@ async def test_grants_add_up_to_what_was_used_plus_the_free_slots(gateway, tmp_p
       await gateway.until(lambda: granted() == (25, 7))
 
 
-async def test_a_paused_agent_asks_for_nothing_until_it_is_resumed(gateway, tmp_path):
+async def test_a_paused_agent_takes_its_grants_back_until_it_is_resumed(
+  gateway, tmp_path
+):
+  def granted():
+    """Tell what the agent has granted, and when it took it back."""
+    grants = [e.payload for e in gateway.peer.of(MessageKind.ACQUIRE_TASK_REQUEST)]
+    return [(each.run, each.hold, each.draining) for each in grants]
+
+  config = make_config(tmp_path, gateway, max_concurrent=4, hold=7)
+  full, back = (4, 7, False), (0, 0, True)
   with trio.fail_after(30):
-    async with running_agent(make_config(tmp_path, gateway)) as agent:
+    async with running_agent(config) as agent:
       await gateway.granted()
       await gateway.command(AgentCommandKind.DRAIN)
+      await gateway.until(lambda: granted() == [full, back])
+      # What was on its way is run all the same.
       await gateway.dispatch(task := make_task(), job=make_job())
       await gateway.result(task.instance_id)
       await gateway.until(lambda: not len(agent.parts.instances))
-      before = len(gateway.peer.of(MessageKind.ACQUIRE_TASK_REQUEST))
-      assert before == 1
+      assert granted() == [full, back]
       await gateway.command(AgentCommandKind.RESUME)
-      await gateway.until(
-        lambda: len(gateway.peer.of(MessageKind.ACQUIRE_TASK_REQUEST)) > before
-      )
+      await gateway.until(lambda: granted() == [full, back, full])

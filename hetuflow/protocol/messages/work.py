@@ -54,14 +54,16 @@ class AcquireTaskRequest:
   """Budgets granted to the server on top of what it still has of earlier grants.
 
   ``run`` tasks may come that are due now, ``hold`` tasks that are planned for later.
-  The server answers when there is work, however long that takes.
+  The server answers when there is work, however long that takes. ``draining`` makes all
+  earlier grants void: nothing shall come until the agent grants anew.
 
   Example:
-    {"run": 4, "hold": 1000}
+    {"run": 4, "hold": 1000, "draining": false}
   """
 
   run: int = attrs.field(default=0, validator=between(0, 1_000_000))
   hold: int = attrs.field(default=0, validator=between(0, 1_000_000))
+  draining: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -365,6 +365,8 @@ def _take(door: Doorkeeper, session: Session, envelope: Envelope) -> None:
     case HeartbeatRequest() as heartbeat:
       session.heard_at = trio.current_time()
       door.presence.submit(session, heartbeat)
+    case AcquireTaskRequest(draining=True):
+      session.withdraw()
     case AcquireTaskRequest(run=run, hold=hold):
       session.grant(run, min(hold, max(0, door.max_hold - session.hold)))
       door.wake()
