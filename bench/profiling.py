@@ -1,6 +1,7 @@
 """What takes the time in a run: functions by py-spy, statements by PostgreSQL's log.
 
-py-spy runs as one process for each sampled program, ended with SIGINT so that it writes
+Only threads that hold the interpreter lock count as busy: what waits for a disk, a lock
+or a starting process looks busy from outside and is not. py-spy runs as one process for each sampled program, ended with SIGINT so that it writes
 what it has. The log of every statement is switched on for the block, and read from where
 it was.
 """
@@ -67,7 +68,7 @@ class ProgramProfile:
     process = await trio.lowlevel.open_process(
       [
         *(program, "record", "--pid", str(pid), "--format", "raw"),
-        *("--rate", str(SAMPLES_PER_SECOND), "--duration", "600", "--nonblocking"),
+        *("--rate", str(SAMPLES_PER_SECOND), "--duration", "600", "--gil"),
         *("--output", str(file)),
       ],
       stdin=subprocess.DEVNULL,
