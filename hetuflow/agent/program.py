@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from hetuflow.agent.config import AgentConfig
+from hetuflow.agent.config import AgentConfig, find_token
 from hetuflow.agent.functions import import_functions
 from hetuflow.agent.journal import open_journal
 from hetuflow.agent.parts import Parts, wire_parts
@@ -65,10 +65,13 @@ async def run_agent(config: AgentConfig) -> int:
     The exit code.
 
   Raises:
+    SettingsError: the named file with the token cannot be read.
     Refused: the server, or another agent in the same folder, does not let us.
     Exception: whatever ended the tree.
   """
   settings = config.agent
+  # A file that is named and missing is told before anything starts.
+  find_token(config)
   async with open_agent(config) as (supervisor, _):
     _spare_collections()
     return await run_until_signal(
