@@ -30,12 +30,12 @@ agents AS (
   FOR SHARE OF a
 ),
 run_places AS (
-  SELECT p.agent_id, row_number() OVER (ORDER BY p.number) AS place
+  SELECT array_agg(p.agent_id ORDER BY p.number) AS agent_ids
   FROM unnest($run_agents::uuid[]) WITH ORDINALITY AS p (agent_id, number)
   JOIN agents ON agents.id = p.agent_id
 ),
 hold_places AS (
-  SELECT p.agent_id, row_number() OVER (ORDER BY p.number) AS place
+  SELECT array_agg(p.agent_id ORDER BY p.number) AS agent_ids
   FROM unnest($hold_agents::uuid[]) WITH ORDINALITY AS p (agent_id, number)
   JOIN agents ON agents.id = p.agent_id
 ),
@@ -75,13 +75,16 @@ ahead AS (
   LIMIT cardinality($hold_agents::uuid[])
 ),
 dealt AS (
-  SELECT n.row, p.agent_id, false AS held
+  -- By place in an array: joined, the two would be compared each with each.
+  SELECT n.row, p.agent_ids[n.place] AS agent_id, false AS held
   FROM (SELECT row, row_number() OVER () AS place FROM due) AS n
-  JOIN run_places AS p ON p.place = n.place
+  CROSS JOIN run_places AS p
+  WHERE n.place <= cardinality(p.agent_ids)
   UNION ALL
-  SELECT n.row, p.agent_id, true AS held
+  SELECT n.row, p.agent_ids[n.place] AS agent_id, true AS held
   FROM (SELECT row, row_number() OVER () AS place FROM ahead) AS n
-  JOIN hold_places AS p ON p.place = n.place
+  CROSS JOIN hold_places AS p
+  WHERE n.place <= cardinality(p.agent_ids)
 ),
 picked AS (
   SELECT dealt.row, dealt.agent_id, dealt.held, gen_random_uuid() AS claim_token,
