@@ -160,7 +160,7 @@ class Database:
     acquired = TrioPoolAcquireContextProxy(
       self._pool._asyncpg_pool.acquire(timeout=ACQUIRE_TIMEOUT)
     )
-    with translated("no connection to the database"):
+    with translated("no connection to the database", connecting=True):
       raw = await acquired.__aenter__()
     try:
       yield Connection(raw, self._patience)
@@ -261,7 +261,7 @@ async def _connect(pool: Any) -> StorageError | None:
   Raised inside the loop's block it would arrive in an exception group.
   """
   try:
-    with translated("connect"):
+    with translated("connect", connecting=True):
       await pool.__aenter__()
   except StorageError as error:
     return error

@@ -39,10 +39,13 @@ class translated:
 
   Args:
     what: the statement or step, for the message.
+    connecting: whether nothing is asked of the database but a connection: then whatever
+      it answers means that there is none to be had now.
   """
 
-  def __init__(self, what: str) -> None:
+  def __init__(self, what: str, *, connecting: bool = False) -> None:
     self._what = what
+    self._connecting = connecting
 
   def __enter__(self) -> None:
     """Enter."""
@@ -51,6 +54,8 @@ class translated:
     """Raise the project's error in place of the driver's."""
     if error is None or isinstance(error, StorageError):
       return
+    if self._connecting and isinstance(error, asyncpg.PostgresError):
+      raise Unavailable(f"{self._what}: {error}") from error
     translated = _translate(self._what, error)
     if translated is not None:
       raise translated from error

@@ -300,6 +300,8 @@ async def _watch(door: Doorkeeper, socket: Socket, session: Session) -> None:
     if trio.current_time() >= session.heard_at + door.session_lease:
       session.close(4001, "no heartbeat came in time")
   await trio.sleep(CLOSE_TIMEOUT)
+  # Where Hypercorn is stuck in sending, what follows has to wait for the kernel.
+  door.sessions.remove(session)
   raise _Ended(*session.closing)
 
 

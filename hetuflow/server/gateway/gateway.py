@@ -34,6 +34,9 @@ GRACEFUL_TIMEOUT = 3.0
 CLOSE_PATIENCE = 5.0
 """Seconds agents have to see their sessions closed."""
 PING_INTERVAL = 20.0
+UNSENT_TIMEOUT = 30.0
+"""Seconds after which a peer that takes no data counts as gone. Hypercorn waits for ever
+and cannot be interrupted in that, so the kernel has to end it."""
 
 _log = structlog.get_logger()
 
@@ -52,6 +55,9 @@ def open_listener(host: str, port: int) -> sockets.socket:
   listener = sockets.socket(family, sockets.SOCK_STREAM)
   try:
     listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
+    if hasattr(sockets, "TCP_USER_TIMEOUT"):  # accepted sockets inherit it
+      milliseconds = int(UNSENT_TIMEOUT * 1_000)
+      listener.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_USER_TIMEOUT, milliseconds)
     listener.bind((host, port))
     listener.listen(BACKLOG)
   except BaseException:
