@@ -1,7 +1,7 @@
 """Cancels on their way to the agents that have the tasks."""
 
 import trio
-from members import dispatched, join, make_tasks, messages
+from support.members import dispatched, join, make_tasks, messages
 from support.world import make_job
 from trio.testing import MockClock
 

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from members import join, make_tasks
+from support.members import join, make_tasks
 from support.world import make_job, query
 
 from hetuflow.protocol.model import TaskConfig, new_id

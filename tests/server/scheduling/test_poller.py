@@ -9,7 +9,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from members import count_tasks, dispatched, join, make_tasks, messages
+from support.members import count_tasks, dispatched, join, make_tasks, messages
 from support.postgres import Postgres
 from support.world import make_job, make_namespace, query, read_clock
 

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import trio
-from members import DEFAULT, acks, count_tasks, dispatched, join, make_tasks
+from support.members import DEFAULT, acks, count_tasks, dispatched, join, make_tasks
 from support.postgres import Postgres
 from support.world import make_job, query
 

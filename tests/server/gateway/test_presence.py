@@ -1,0 +1,181 @@
+"""Heartbeats of many sessions in one statement."""
+
+from datetime import timedelta
+
+import trio
+from support.members import join, messages
+from support.postgres import Postgres
+from support.world import query, read_clock
+
+from hetuflow.protocol.messages import HeartbeatRequest, HeartbeatResponse
+from hetuflow.protocol.model import AgentCapabilities, AgentMetrics
+from hetuflow.protocol.states import AgentStatus
+from hetuflow.server.clock import DatabaseClock
+from hetuflow.server.gateway.presence import Presence
+from hetuflow.server.sessions import Sessions
+from hetuflow.storage.agents import get_agent
+from hetuflow.storage.connect import Database
+
+LEASE = 30.0
+LEASES = query("""
+  SELECT count(*) FROM sched_agent
+  WHERE lease_until > now() + make_interval(secs => 29.0)
+""")
+SHORTEN = query("UPDATE sched_agent SET lease_until = now()")
+
+
+def make_presence(database: Database) -> Presence:
+  """Make a presence with a clock that was never set."""
+  return Presence(database, DatabaseClock(), lease=LEASE)
+
+
+async def test_heartbeats_renew_leases_and_are_answered(database: Database) -> None:
+  sessions = Sessions()
+  agents = [await join(database, sessions, name=f"a{number}") for number in range(20)]
+  await database.fetch(SHORTEN)
+  presence = make_presence(database)
+  for number, agent in enumerate(agents):
+    presence.submit(agent, HeartbeatRequest(sent_at=float(number)))
+  assert all(messages(agent) == [] for agent in agents)
+  assert await presence.renew_once() == 20
+  assert await database.fetchval(LEASES) == 20
+  for number, agent in enumerate(agents):
+    [answer] = messages(agent)
+    assert isinstance(answer, HeartbeatResponse)
+    assert (answer.sent_at, answer.session_lease) == (float(number), LEASE)
+  assert await presence.renew_once() == 0
+
+
+async def test_nobody_is_answered_before_the_commit(database: Database) -> None:
+  sessions = Sessions()
+  agent = await join(database, sessions)
+  presence = make_presence(database)
+  lock = query("SELECT id FROM sched_agent FOR UPDATE")
+  with trio.fail_after(20):
+    async with trio.open_nursery() as nursery:
+      await nursery.start(presence.run)
+      async with database.transaction() as connection:
+        await connection.fetch(lock)
+        presence.submit(agent, HeartbeatRequest(sent_at=1.0))
+        await wait_for_lock(database)
+        assert messages(agent) == []
+      await agent.wakeup.wait()
+      assert len(messages(agent)) == 1
+      nursery.cancel_scope.cancel()
+
+
+WAITERS = query("""
+  SELECT count(*) FROM pg_stat_activity
+  WHERE datname = current_database() AND wait_event_type = 'Lock'
+""")
+
+
+async def wait_for_lock(database: Database) -> None:
+  """Wait until some statement waits for a lock."""
+  while await database.fetchval(WAITERS) == 0:
+    pass
+
+
+async def test_a_row_that_others_change_meanwhile_is_renewed_all_the_same(
+  database: Database,
+) -> None:
+  sessions = Sessions()
+  agent = await join(database, sessions)
+  presence = make_presence(database)
+  presence.submit(agent, HeartbeatRequest(sent_at=1.0))
+  rename = query("UPDATE sched_agent SET name = 'renamed'")
+  with trio.fail_after(20):
+    async with trio.open_nursery() as nursery, database.transaction() as connection:
+      await connection.fetch(rename)
+      nursery.start_soon(presence.renew_once)
+      await wait_for_lock(database)
+  assert agent.closing is None
+  assert len(messages(agent)) == 1
+
+
+async def test_a_session_that_was_replaced_is_closed(database: Database) -> None:
+  here, elsewhere = Sessions(), Sessions()
+  older = await join(database, here)
+  newer = await join(database, elsewhere, agent_id=older.agent_id)
+  presence = make_presence(database)
+  presence.submit(older, HeartbeatRequest(sent_at=1.0))
+  presence.submit(newer, HeartbeatRequest(sent_at=2.0))
+  await presence.renew_once()
+  assert older.closing is not None
+  assert older.closing[0] == 4003
+  assert messages(older) == []
+  assert newer.closing is None
+  assert len(messages(newer)) == 1
+
+
+async def test_what_an_agent_says_of_itself_is_kept(database: Database) -> None:
+  sessions = Sessions()
+  agent = await join(database, sessions)
+  agent.routes["default"] = ({}, ())  # type: ignore[index]  # any memory will do
+  presence = make_presence(database)
+  able = AgentCapabilities(executors=["process", "shell"], max_concurrent=2)
+  presence.submit(
+    agent,
+    HeartbeatRequest(
+      sent_at=1.0,
+      metrics=AgentMetrics(running=2),
+      clock_offset_ms=1.5,
+      capabilities=able,
+    ),
+  )
+  await presence.renew_once()
+  # The new abilities are known from now on; by them it is busy the next time.
+  presence.submit(agent, HeartbeatRequest(sent_at=2.0, metrics=AgentMetrics(running=2)))
+  await presence.renew_once()
+  read = await get_agent(database, agent.agent_id)
+  assert read.capabilities == agent.capabilities == able
+  assert read.status is AgentStatus.BUSY
+  assert read.metrics.running == agent.metrics.running == 2
+  assert agent.routes == {}
+
+
+async def test_the_time_in_the_answer_is_that_of_the_middle(
+  database: Database,
+) -> None:
+  sessions, clock = Sessions(), DatabaseClock()
+  agent = await join(database, sessions)
+  presence = Presence(database, clock, lease=LEASE)
+  before = await read_clock(database)
+  presence.submit(agent, HeartbeatRequest(sent_at=1.0))
+  started = trio.current_time()
+  lock = query("SELECT id FROM sched_agent FOR UPDATE")
+  async with trio.open_nursery() as nursery, database.transaction() as connection:
+    await connection.fetch(lock)
+    nursery.start_soon(presence.renew_once)
+    await trio.sleep(0.4)
+  took = trio.current_time() - started
+  [answer] = messages(agent)
+  assert isinstance(answer, HeartbeatResponse)
+  middle = before + timedelta(seconds=took / 2)
+  assert abs((answer.server_time - middle).total_seconds()) < took / 4
+
+
+async def test_heartbeats_outlast_an_outage(
+  database: Database, postgres: Postgres, dsn: str
+) -> None:
+  sessions = Sessions()
+  agent = await join(database, sessions)
+  presence = make_presence(database)
+  name = dsn.split("@/")[1].split("?")[0]
+  with trio.fail_after(30):
+    async with trio.open_nursery() as nursery:
+      await nursery.start(presence.run)
+      postgres.sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+      postgres.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        f" WHERE datname = '{name}'"
+      )
+      presence.submit(agent, HeartbeatRequest(sent_at=1.0))
+      presence.submit(agent, HeartbeatRequest(sent_at=2.0))
+      await trio.sleep(0.3)
+      assert messages(agent) == []
+      postgres.sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+      await agent.wakeup.wait()
+      [answer] = messages(agent)
+      assert answer.sent_at == 2.0
+      nursery.cancel_scope.cancel()
