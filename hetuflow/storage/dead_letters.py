@@ -36,6 +36,15 @@ async def bury(
     id=new_id(),
     kind=kind,
     agent_id=agent_id,
-    reason=reason[:MAX_REASON],
-    payload=payload,
+    reason=_storable(reason[:MAX_REASON]),
+    payload=_storable(payload) if isinstance(payload, str) else payload,
+  )
+
+
+def _storable(text: str) -> str:
+  """Replace what PostgreSQL refuses: a letter about bad text must not fail by it."""
+  return (
+    text.encode("utf-8", "replace")
+    .decode("utf-8")
+    .replace("\0", "\N{REPLACEMENT CHARACTER}")
   )

@@ -267,7 +267,7 @@ WAITERS = query("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = '
 async def test_every_notification_is_heard_until_the_connection_dies(
   database: Database, postgres: Postgres, dsn: str
 ) -> None:
-  heard = []
+  heard: list[str] = []
   with trio.fail_after(20):
     async with (
       database.connection() as connection,

@@ -1,5 +1,6 @@
 """Agents without a network: sessions that are registered in a real database."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from support.world import query
@@ -23,8 +24,9 @@ from hetuflow.protocol.model import (
 )
 from hetuflow.server.sessions import Session, Sessions
 from hetuflow.storage.agents import register_agent
-from hetuflow.storage.connect import Database
+from hetuflow.storage.connect import Database, Record
 from hetuflow.storage.tasks import create_tasks
+from hetuflow.storage.transitions import ClaimOffer, claim_tasks
 
 DEFAULT = NamespaceId("default")
 COUNT = query("""
@@ -109,3 +111,24 @@ async def count_tasks(database: Database, status: str) -> int:
   """Count the tasks of the default namespace in a status."""
   count: int = await database.fetchval(COUNT, status=status)
   return count
+
+
+async def claim_one(database: Database, job: Job) -> Record:
+  """Let a fresh agent claim the next task of a job; return the claim."""
+  agent = await join(database, Sessions())
+  route_id = await database.fetchval(
+    query("SELECT route_id FROM sched_job WHERE id = $id"), id=job.id
+  )
+  [row] = await claim_tasks(
+    database,
+    ClaimOffer(
+      namespace_id=DEFAULT,
+      agents=[agent.agent_id],
+      sessions=[agent.id],
+      routes=[route_id],
+      floors=[datetime(1970, 1, 1, tzinfo=UTC)],
+      run_agents=[agent.agent_id],
+      hold_agents=[],
+    ),
+  )
+  return row

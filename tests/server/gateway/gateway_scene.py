@@ -151,7 +151,8 @@ async def open_gateway(database: Database, **more: Any) -> AsyncIterator[Scene]:
     database: where agents are registered.
     more: fields of ``Doorkeeper`` to be otherwise.
   """
-  sessions, wakes = Sessions(), []
+  sessions = Sessions()
+  wakes: list[None] = []
   recorder = Recorder(database)
   presence = Presence(database, DatabaseClock(), lease=30.0)
   _, token = await create_agent_token(
