@@ -20,6 +20,13 @@ from hetuflow.client import AsyncClient
 AGENT_NAME = "first"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """Keep tests that share a server in one worker, where tests run side by side."""
+  for item in items:
+    if "world" in getattr(item, "fixturenames", ()):
+      item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
   """A fresh DATA_DIR."""

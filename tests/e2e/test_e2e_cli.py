@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import signal
 from pathlib import Path
 from time import monotonic
@@ -175,20 +176,25 @@ async def test_exec_runs_a_command_once_and_leaves_no_job(cli: Command) -> None:
 
 
 async def test_an_interrupted_exec_takes_its_process_along(cli: Command) -> None:
-  mark = f"hetu-mark-{next(_numbers)}"
-  script = "echo begun; exec sleep 600"
+  script = f"echo begun; exec sleep {nap(600)}"
   with trio.fail_after(LIMIT_S):
-    async with cli.started("exec", "--", "bash", "-c", script, mark) as process:
+    async with cli.started("exec", "--", "bash", "-c", script) as process:
       assert process.stdout is not None
       assert await process.stdout.receive_some(100) == b"begun\n"
+      await wait_until(lambda: sleeping(600))
       process.send_signal(signal.SIGINT)
       assert await process.wait() == 130
     await wait_until(lambda: not sleeping(600), GONE_S)
 
 
+def nap(seconds: int) -> str:
+  """Return a time to sleep that is no other test run's on this machine."""
+  return f"{seconds}.{os.getpid()}"
+
+
 def sleeping(seconds: int) -> list[psutil.Process]:
-  """List the processes that sleep for so long."""
-  return marked(str(seconds))
+  """List the processes of ours that sleep for so long."""
+  return marked(nap(seconds))
 
 
 async def test_logs_follow_a_run_while_it_prints(cli: Command, tmp_path: Path) -> None:
@@ -230,7 +236,7 @@ async def test_logs_keep_the_streams_apart(cli: Command) -> None:
 
 async def test_a_cancelled_sleep_is_gone_within_seconds(cli: Command) -> None:
   with trio.fail_after(LIMIT_S):
-    name = await make(cli, "--", "sh", "-c", "sleep 601 & sleep 602")
+    name = await make(cli, "--", "sh", "-c", f"sleep {nap(601)} & sleep {nap(602)}")
     task = (await cli("run", name)).ok().text.strip()
     await wait_until(lambda: sleeping(601) and sleeping(602), 10)
     began = monotonic()
