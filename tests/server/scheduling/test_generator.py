@@ -58,7 +58,7 @@ timings = st.one_of(
 )
 downtimes = st.lists(
   st.one_of(
-    st.floats(0.1, 30.0), st.floats(30.0, 3_600.0), st.floats(3_600.0, 40 * 86_400.0)
+    st.floats(0.1, 30.0), st.floats(30.0, 3_600.0), st.floats(3_600.0, 3 * 86_400.0)
   ),
   min_size=1,
   max_size=6,
@@ -87,7 +87,7 @@ def carry_out(row: dict[str, Any], plan: Plan) -> None:
   row["run_count"] += len(plan.tasks)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(timing=timings, waits=downtimes, max_runs=st.sampled_from([None, 1, 5, 1_500]))
 def test_every_planned_time_is_covered_exactly_once(
   timing: Timing, waits: list[float], max_runs: int | None
