@@ -88,7 +88,16 @@ class SchemaMismatch(StorageError):
 
 
 class Refused(HetuflowError):
-  """The other side refused us for a reason that will not mend by itself."""
+  """The other side refused us for a reason that will not mend by itself.
+
+  Args:
+    message: the reason, in words that somebody can act on.
+    code: the reason in one word, for programs.
+  """
+
+  def __init__(self, message: str, *, code: str = "refused") -> None:
+    self.code = code
+    super().__init__(message)
 
 
 class LaunchError(HetuflowError):

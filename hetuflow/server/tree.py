@@ -18,7 +18,7 @@ from hetuflow.server.api.app import create_app
 from hetuflow.server.api.services import ApiServices
 from hetuflow.server.clock import DatabaseClock
 from hetuflow.server.config import ServerConfig
-from hetuflow.server.gateway.connection import Doorkeeper
+from hetuflow.server.gateway.door import Doorkeeper
 from hetuflow.server.gateway.gateway import Gateway
 from hetuflow.server.gateway.presence import Presence
 from hetuflow.server.scheduling.canceller import Canceller

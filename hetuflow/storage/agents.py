@@ -98,7 +98,7 @@ async def register_agent(
     )
     if missing:
       names = ", ".join(row["name"] for row in missing)
-      raise Refused(f"there is no namespace {names}")
+      raise Refused(f"there is no namespace {names}", code="unknown_namespace")
     row = await connection.fetchrow(
       _sql.register_agent,
       id=request.agent_id,
@@ -113,7 +113,7 @@ async def register_agent(
       lease=lease,
     )
     if row is None:
-      raise Refused("a later start of this agent has registered")
+      raise Refused("a later start of this agent has registered", code="superseded")
     claims = await connection.fetch(_sql.list_claims, agent_id=request.agent_id)
     released = await _release_unheld(connection, claims, request.held)
   return Registration(

@@ -21,7 +21,8 @@ from hetuflow.protocol import wire
 from hetuflow.protocol.messages import AgentCommand, MessageKind
 from hetuflow.protocol.model import AgentId, NamespaceId
 from hetuflow.server.gateway.asgi import finish_answers
-from hetuflow.server.gateway.connection import Doorkeeper, serve_connection
+from hetuflow.server.gateway.connection import serve_connection
+from hetuflow.server.gateway.door import Doorkeeper
 from hetuflow.server.sessions import Sessions
 from hetuflow.storage.access import authenticate_token
 
@@ -112,7 +113,8 @@ class Gateway:
     config.graceful_timeout = GRACEFUL_TIMEOUT
     config.shutdown_timeout = GRACEFUL_TIMEOUT
     config.keep_alive_timeout = 75
-    config.websocket_max_message_size = self._door.max_message_size
+    # We say ourselves what is too large; Hypercorn stops what is far beyond.
+    config.websocket_max_message_size = 2 * self._door.max_message_size
     config.websocket_ping_interval = PING_INTERVAL
     config.include_server_header = False
     config.accesslog = None

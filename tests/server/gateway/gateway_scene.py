@@ -30,7 +30,7 @@ from hetuflow.protocol.model import (
   new_id,
 )
 from hetuflow.server.clock import DatabaseClock
-from hetuflow.server.gateway.connection import Doorkeeper
+from hetuflow.server.gateway.door import Doorkeeper
 from hetuflow.server.gateway.gateway import SUBPROTOCOL, Gateway, open_listener
 from hetuflow.server.gateway.presence import Presence
 from hetuflow.server.scheduling.recorder import Recorder

@@ -34,6 +34,7 @@ from hetuflow.protocol.model import AgentId, NamespaceId, new_id
 from hetuflow.protocol.states import AgentStatus, LogStream, TaskInstanceStatus
 from hetuflow.server import sessions as sessions_module
 from hetuflow.server.gateway import connection as connection_module
+from hetuflow.server.gateway import registration as registration_module
 from hetuflow.server.gateway import gateway as gateway_module
 from hetuflow.server.scheduling.poller import Poller
 from hetuflow.storage.access import create_agent_token
@@ -149,7 +150,7 @@ async def test_the_first_message_must_be_a_registration(scene: Scene) -> None:
 async def test_who_does_not_register_in_time_is_closed(
   scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  monkeypatch.setattr(connection_module, "REGISTER_TIMEOUT", 0.1)
+  monkeypatch.setattr(registration_module, "REGISTER_TIMEOUT", 0.1)
   async with scene.connect() as peer:
     assert await peer.closed() == 1008
 
@@ -498,7 +499,7 @@ async def test_a_mistake_of_ours_closes_with_1011_and_is_logged(
   def fail(*_: object) -> None:
     raise RuntimeError("a mistake")
 
-  monkeypatch.setattr(connection_module, "_take", fail)
+  monkeypatch.setattr(connection_module, "take_message", fail)
   with capture_logs() as lines:
     async with scene.connect() as peer:
       await peer.register()
