@@ -34,8 +34,8 @@ from hetuflow.protocol.model import AgentId, NamespaceId, new_id
 from hetuflow.protocol.states import AgentStatus, LogStream, TaskInstanceStatus
 from hetuflow.server import sessions as sessions_module
 from hetuflow.server.gateway import connection as connection_module
-from hetuflow.server.gateway import registration as registration_module
 from hetuflow.server.gateway import gateway as gateway_module
+from hetuflow.server.gateway import registration as registration_module
 from hetuflow.server.scheduling.poller import Poller
 from hetuflow.storage.access import create_agent_token
 from hetuflow.storage.agents import get_agent
