@@ -124,7 +124,7 @@ class ProcessExecutor:
       output=done.tail,
       metrics=TaskMetrics(
         cpu_seconds=ended.cpu_seconds,
-        max_memory_mb=round((ended.max_memory_bytes or 0) / _MIB, 3),
+        max_memory_mb=_megabytes(ended.max_memory_bytes),
         output_bytes=sum(done.written.values()),
       ),
     )
@@ -136,3 +136,8 @@ def _signal_name(number: int) -> str:
     return signal.Signals(number).name
   except ValueError:
     return str(number)
+
+
+def _megabytes(size: int | None) -> float | None:
+  """Bring a known number of bytes to megabytes."""
+  return None if size is None else round(size / _MIB, 3)

@@ -36,8 +36,8 @@ _environment = check(
 )
 
 _exit_codes = check(
-  lambda codes: len(codes) <= 256 and all(-64 <= code <= 255 for code in codes),
-  "at most 256 exit codes, each from -64 (a signal) to 255",
+  lambda codes: len(codes) <= 256 and all(0 <= code <= 255 for code in codes),
+  "at most 256 exit codes, each from 0 to 255 (128 + n after signal n)",
 )
 
 

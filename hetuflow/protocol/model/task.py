@@ -43,12 +43,14 @@ _priority = between(-10, 10)
 class TaskMetrics:
   """What an attempt used: cpu of the process and its reaped children, peak memory.
 
+  ``max_memory_mb`` is null where it is not known: of a small and short process.
+
   Example:
     {"cpu_seconds": 0.012, "max_memory_mb": 3.5, "output_bytes": 120}
   """
 
   cpu_seconds: float = 0.0
-  max_memory_mb: float = 0.0
+  max_memory_mb: float | None = None
   output_bytes: Annotated[int, Meta(ge=0, le=2**62)] = 0
 
 
