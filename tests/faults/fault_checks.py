@@ -60,8 +60,13 @@ async def wait_for_end(
   try:
     await succeeded(client, job, count, within)
   except trio.TooSlowError:
-    left = {status: await count_tasks(client, job, status) for status in TaskStatus}
-    raise AssertionError(f"not all have succeeded: {left}") from None
+    found: list[Task] = await all_of(client, tasks.list_tasks(job_id=job.id))
+    statuses = Counter(task.status.value for task in found)
+    odd = [task for task in found if task.status is not TaskStatus.SUCCEEDED][:3]
+    attempts = [
+      await all_of(client, tasks.list_instances(task_id=task.id)) for task in odd
+    ]
+    raise AssertionError(f"not all: {statuses}, {odd}, {attempts}") from None
 
 
 async def _reach(
