@@ -11,7 +11,10 @@ run: $(VENV)/.installed
 	@exec $(BIN)/hetuflow up
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report= \
+	  --ignore tests/faults $(PYTEST_ARGS)
+	# Alone: they kill and starve what they run, and should meet no other test's load.
+	$(BIN)/python -m pytest --cov --cov-append --cov-report=term tests/faults
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
