@@ -4,6 +4,7 @@ import os
 import pwd
 import resource
 import signal
+import subprocess
 import sys
 import time
 
@@ -502,3 +503,30 @@ async def test_processes_run_side_by_side_with_their_own_output():
   for n, (done, written) in results.items():
     assert done.exit.exit_code == n
     assert written["stdout"] == f"{n}\n".encode()
+
+
+FIRST_STARTS = """
+import os, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from hetuflow.agent.process.spawn import spawn
+
+sys.setswitchinterval(1e-6)
+null = os.open(os.devnull, os.O_RDWR)
+gate = threading.Barrier(16)
+
+def start(_):
+  gate.wait()
+  pid = spawn("/bin/true", ["true"], {}, cwd=None, streams=(null, null, null))
+  return os.waitpid(pid, 0)[1]
+
+with ThreadPoolExecutor(16) as pool:
+  print(sum(map(bool, pool.map(start, range(16)))))
+"""
+
+
+@pytest.mark.parametrize("attempt", range(10))
+def test_the_first_starts_of_a_program_may_come_from_many_threads_at_once(attempt):
+  done = subprocess.run(
+    [sys.executable, "-c", FIRST_STARTS], capture_output=True, text=True, timeout=60
+  )
+  assert (done.stdout, done.stderr) == ("0\n", "")

@@ -56,23 +56,14 @@ async def all_running(client: AsyncClient, job: Job, count: int) -> None:
 async def wait_for_end(
   client: AsyncClient, job: Job, count: int, within: float
 ) -> None:
-  """Wait until all tasks of a job have succeeded; say what became of them if not."""
-  try:
-    await succeeded(client, job, count, within)
-  except trio.TooSlowError:
-    found: list[Task] = await all_of(client, tasks.list_tasks(job_id=job.id))
-    statuses = Counter(task.status.value for task in found)
-    odd = [task for task in found if task.status is not TaskStatus.SUCCEEDED][:3]
-    attempts = [
-      await all_of(client, tasks.list_instances(task_id=task.id)) for task in odd
-    ]
-    raise AssertionError(f"not all: {statuses}, {odd}, {attempts}") from None
+  """Wait until all tasks of a job have succeeded."""
+  await succeeded(client, job, count, within)
 
 
 async def _reach(
   client: AsyncClient, job: Job, status: TaskStatus, count: int, within: float
 ) -> None:
-  """Wait until so many tasks of a job are in a status."""
+  """Wait until so many tasks of a job are in a status; say what they are in if not."""
 
   async def look() -> bool:
     """Look once; a server that is away now may be back soon."""
@@ -81,7 +72,22 @@ async def _reach(
     except (ServerUnreachable, ApiError):
       return False
 
-  await wait_until(look, within, every=0.05)
+  try:
+    await wait_until(look, within, every=0.05)
+  except trio.TooSlowError:
+    said = await _describe(client, job, status)
+    raise AssertionError(f"not {count} {status.value}: {said}") from None
+
+
+async def _describe(client: AsyncClient, job: Job, wanted: TaskStatus) -> str:
+  """Tell in what statuses a job's tasks are, and all of a few in another than wanted."""
+  found: list[Task] = await all_of(client, tasks.list_tasks(job_id=job.id))
+  statuses = Counter(task.status.value for task in found)
+  odd = [task for task in found if task.status is not wanted][:3]
+  attempts = [
+    await all_of(client, tasks.list_instances(task_id=task.id)) for task in odd
+  ]
+  return f"{dict(statuses)}, {odd}, {attempts}"
 
 
 async def check_agreement(client: AsyncClient, job: Job, ids: list[UUID]) -> None:

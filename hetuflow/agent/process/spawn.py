@@ -8,7 +8,6 @@ we only hand out room for them, more than any C library takes.
 import ctypes
 import os
 from collections.abc import Mapping, Sequence
-from functools import cache
 
 __all__ = ["spawn"]
 
@@ -34,8 +33,7 @@ if _close_from is not None:
   _close_from.argtypes = (_pointer, _int)
 
 
-@cache
-def _attributes() -> ctypes.Array[ctypes.c_char]:
+def _make_attributes() -> ctypes.Array[ctypes.c_char]:
   """Make the attributes of every process: own session, default signals, none blocked."""
   attributes = ctypes.create_string_buffer(ROOM_BYTES)
   signals = ctypes.create_string_buffer(ROOM_BYTES)
@@ -47,6 +45,10 @@ def _attributes() -> ctypes.Array[ctypes.c_char]:
   flags = RESET_SIGNALS | SET_MASK | NEW_SESSION
   _library.posix_spawnattr_setflags(attributes, ctypes.c_short(flags))
   return attributes
+
+
+# Made here, before there are threads: each start hands the library its address only.
+_ATTRIBUTES = _make_attributes()
 
 
 def spawn(
@@ -89,7 +91,7 @@ def spawn(
       ctypes.addressof(pid),
       os.fsencode(program),
       actions,
-      ctypes.addressof(_attributes()),
+      ctypes.addressof(_ATTRIBUTES),
       ctypes.addressof(arguments),
       ctypes.addressof(variables),
     )
