@@ -21,7 +21,7 @@ import structlog
 import trio
 from structlog.contextvars import bound_contextvars
 
-from hetuflow.nursery.groups import sole_leaf
+from hetuflow.nursery.groups import sole_leaf, split_crash
 from hetuflow.nursery.node import Clock, Readiness
 from hetuflow.nursery.spec import Outline
 from hetuflow.nursery.state import FAIL_FAST, Kind, NodeState, Status, describe
@@ -115,7 +115,12 @@ class Crowd:
       RuntimeError: the crowd is not open.
     """
     nursery, member = self._admit(name, Status.RUNNING)
-    nursery.start_soon(self._live, member, lambda task_status: run(*args))
+    try:
+      nursery.start_soon(self._live, member, lambda task_status: run(*args))
+    except RuntimeError:
+      # The last member has ended and the nursery is closed; its owner has yet to notice.
+      self._dismiss(member)
+      raise
 
   async def start(
     self, name: str, run: Callable[..., Awaitable[Any]], *args: Any
@@ -136,9 +141,13 @@ class Crowd:
       Exception: whatever ``run`` raised before ``started()``.
     """
     nursery, member = self._admit(name, Status.STARTING)
-    return await nursery.start(
-      self._live, member, lambda task_status: run(*args, task_status=task_status)
-    )
+    try:
+      return await nursery.start(
+        self._live, member, lambda task_status: run(*args, task_status=task_status)
+      )
+    except BaseException:
+      self._dismiss(member)
+      raise
 
   def cancel(self, name: str) -> bool:
     """Cancel a member.
@@ -207,13 +216,21 @@ class Crowd:
     try:
       with bound_contextvars(**{self.name: member.name}), member.scope:
         await run(Readiness(note_ready))
-    except Exception as error:
-      if member.status is Status.STARTING:
+    except BaseException as error:
+      crash, rest = split_crash(error)
+      if crash is None or member.status is Status.STARTING:
         raise
-      self._note_crash(member, error)
+      self._note_crash(member, crash)
       if self._fail_fast:
         raise
+      if rest is not None:
+        raise rest from None
     finally:
+      self._dismiss(member)
+
+  def _dismiss(self, member: _Member) -> None:
+    """Strike a member off, unless that was done or another has its name by now."""
+    if self._members.get(member.name) is member:
       del self._members[member.name]
       if not self._members:
         self._empty.set()

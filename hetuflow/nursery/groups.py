@@ -2,7 +2,7 @@
 
 from typing import overload
 
-__all__ = ["consists_of", "sole_leaf"]
+__all__ = ["consists_of", "sole_leaf", "split_crash"]
 
 
 @overload
@@ -40,3 +40,24 @@ def consists_of(
   if isinstance(error, BaseExceptionGroup):
     return all(consists_of(leaf, types) for leaf in error.exceptions)
   return isinstance(error, types)
+
+
+def split_crash(
+  error: BaseException,
+) -> tuple[Exception | None, BaseException | None]:
+  """Part what crashed from what must pass on: cancellation, KeyboardInterrupt.
+
+  A task with a nursery of its own that fails while it is cancelled raises both in one
+  group.
+
+  Args:
+    error: an exception or a group of them.
+
+  Returns:
+    The crashes and the rest; None for what there is not.
+  """
+  if isinstance(error, Exception):
+    return error, None
+  if isinstance(error, BaseExceptionGroup):
+    return error.split(Exception)
+  return None, error

@@ -269,8 +269,10 @@ class Supervisor:
       try:
         with node.drain_scope:
           await child.drain()
-      except Exception:
-        _log.exception("child_drain_failed", child=child.name)
+      # Not ``except``: what fails while it is cancelled raises both in one group.
+      except* Exception as crashes:
+        error = sole_leaf(crashes)
+        _log.error("child_drain_failed", child=child.name, exc_info=error)
       if node.alive and trio.current_time() >= node.drain_scope.deadline:
         _log.warning("child_drain_overdue", child=child.name)
     await self._stop(node)

@@ -202,3 +202,57 @@ async def test_a_member_finds_its_name_bound_to_its_log_lines(
     crowd.start_soon("i7", speak)
     await crowd.wait_empty()
   assert logged == [{"event": "spoken", "log_level": "info", "instance": "i7"}]
+
+
+async def fail_when_cancelled():
+  """Wait with a nursery, and raise beside the cancellation that ends it."""
+
+  async def fail():
+    try:
+      await trio.sleep_forever()
+    finally:
+      raise ValueError("clean-up")
+
+  async with trio.open_nursery() as nursery:
+    nursery.start_soon(fail)
+    nursery.start_soon(trio.sleep_forever)
+
+
+async def test_a_member_that_crashes_while_it_is_stopped_spares_its_owner(
+  autojump_clock, stage, logged
+):
+  crowd = Crowd("instance")
+  async with crowd.open():
+    crowd.start_soon("i1", fail_when_cancelled)
+    await wait_all_tasks_blocked()
+  assert crowd.state().last_error is not None
+  assert [line["event"] for line in logged] == ["member_crashed"]
+
+
+async def test_a_member_refused_while_the_crowd_closes_is_not_counted(
+  autojump_clock, stage
+):
+  refusals = set()
+  # Trio shuffles who goes first: the owner, which notices the end, or the newcomer.
+  while len(refusals) < 2:
+    crowd, ended = Crowd("instance"), trio.Event()
+
+    async def stay(ended=ended):
+      try:
+        await trio.sleep_forever()
+      finally:
+        ended.set()
+
+    async def come_late(crowd=crowd, ended=ended):
+      await ended.wait()
+      with pytest.raises(RuntimeError) as refusal:
+        crowd.start_soon("late", trio.sleep_forever)
+      refusals.add(str(refusal.value))
+
+    async with trio.open_nursery() as nursery:
+      nursery.start_soon(come_late)
+      async with crowd.open():
+        crowd.start_soon("i1", stay)
+        await wait_all_tasks_blocked()
+    assert len(crowd) == 0
+    await crowd.wait_empty()

@@ -129,6 +129,30 @@ async def test_a_drain_that_fails_is_logged_and_the_stop_goes_on(
   assert [line["child"] for line in failures] == ["bad"]
 
 
+async def test_a_drain_that_fails_as_it_is_cut_off_fails_nothing_else(
+  autojump_clock, stage, logged
+):
+  async def fail():
+    try:
+      await trio.sleep_forever()
+    finally:
+      raise ValueError("clean-up")
+
+  async def drain():
+    async with trio.open_nursery() as nursery:
+      nursery.start_soon(fail)
+      nursery.start_soon(trio.sleep_forever)
+
+  with trio.CancelScope() as scope:
+    async with stage.running(stage.child("a", drain=drain)) as supervisor:
+      supervisor.drain()
+      await wait_all_tasks_blocked()
+      scope.cancel()
+      await trio.sleep_forever()
+  assert scope.cancelled_caught
+  assert "child_drain_failed" in [line["event"] for line in logged]
+
+
 async def test_a_child_that_ends_while_draining_is_neither_awaited_nor_restarted(
   autojump_clock, stage
 ):
