@@ -14,6 +14,7 @@ state `held` may have been started all the same: the boot id is on record with e
 `Claim.may_have_started` says so. The epoch is synced to the disk when it is raised.
 """
 
+import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -101,12 +102,12 @@ class Journal:
 
   async def intend(self, instance_ids: Iterable[str]) -> None:
     """Record that processes are about to be started; before the spawn."""
-    await self._write((journal_file.INTEND, [(each,) for each in instance_ids]))
+    await self._write((journal_file.INTEND, _as_json(list(instance_ids))))
 
   async def spawned(self, processes: Iterable[tuple[str, int, int]]) -> None:
     """Record running processes as `(instance_id, pid, pid_start_time)`."""
-    rows = [(pid, start, instance_id) for instance_id, pid, start in processes]
-    await self._write((journal_file.SPAWNED, rows))
+    notes = {instance_id: (pid, start) for instance_id, pid, start in processes}
+    await self._write((journal_file.SPAWNED, _as_json(notes)))
 
   async def finish(self, entries: Iterable[Entry]) -> list[Entry]:
     """Record results and that their claims are finished, at once; return them numbered.
@@ -114,8 +115,8 @@ class Journal:
     The claim stays, `finished`, until all reports of its instance are acknowledged.
     """
     numbered = self._number(entries)
-    rows = [(entry.instance_id,) for entry in numbered]
-    await self._write((journal_file.FINISH, rows), _appending(numbered))
+    keys = _as_json([entry.instance_id for entry in numbered])
+    await self._write((journal_file.FINISH, keys), _appending(numbered))
     return numbered
 
   async def append(self, entries: Iterable[Entry]) -> list[Entry]:
@@ -126,12 +127,12 @@ class Journal:
 
   async def acknowledge(self, seqs: Iterable[int]) -> None:
     """Forget reports that the server has, and finished claims without any left."""
-    rows = [(seq,) for seq in seqs]
-    await self._write((journal_file.ACKNOWLEDGE, rows), (journal_file.FORGET, [()]))
+    numbers = _as_json(list(seqs))
+    await self._write((journal_file.ACKNOWLEDGE, numbers), (journal_file.FORGET, [()]))
 
   async def release(self, instance_ids: Iterable[str]) -> None:
     """Forget claims, whatever their state; their reports stay."""
-    await self._write((journal_file.RELEASE, [(each,) for each in instance_ids]))
+    await self._write((journal_file.RELEASE, _as_json(list(instance_ids))))
 
   def _number(self, entries: Iterable[Entry]) -> list[Entry]:
     """Give each entry the next number; the queue keeps their order."""
@@ -187,6 +188,11 @@ class Journal:
   ) -> tuple[list[Exception | None], bool]:
     """Write a batch and measure the file, in the thread."""
     return self._file.apply(batch), self._file.measure()
+
+
+def _as_json(value: object) -> list[tuple[str]]:
+  """Make the one row of a statement that takes all it needs as one JSON value."""
+  return [(json.dumps(value),)]
 
 
 def _appending(entries: list[Entry]) -> Statement:

@@ -5,7 +5,6 @@ connection of its own and sees what is committed.
 """
 
 import fcntl
-import json
 import os
 import re
 import sqlite3
@@ -67,8 +66,11 @@ UPDATE claims SET state = 'starting'
 WHERE instance_id IN (SELECT value FROM json_each(?)) AND state = 'held'
 """
 SPAWNED = """
-UPDATE claims SET state = 'running', pid = ?, pid_start = ?
-WHERE instance_id = ? AND state <> 'finished'
+UPDATE claims
+SET state = 'running',
+    pid = json_extract(?1, '$."' || instance_id || '"[0]'),
+    pid_start = json_extract(?1, '$."' || instance_id || '"[1]')
+WHERE instance_id IN (SELECT key FROM json_each(?1)) AND state <> 'finished'
 """
 FINISH = """
 UPDATE claims SET state = 'finished'
@@ -100,6 +102,8 @@ BLOCK_ROWS = 100
 WAL_KEPT_BYTES = 4 * 1024 * 1024
 
 Statement = tuple[str, Sequence[tuple[object, ...]]]
+"""What to run, and for which rows. Only inserts are given more than a few: a change of
+many rows takes them all as one JSON value."""
 
 
 class JournalFile:
@@ -209,13 +213,10 @@ class JournalFile:
     Each step gives the interpreter lock away and has to get it back, for which it waits
     up to 5 ms while the Trio thread is busy: one step a row would starve this thread.
     """
-    run = self._connection.execute
-    if "json_each(?)" in sql:
-      run(sql, (json.dumps([row[0] for row in rows]),))
-      return
     start = 0
     while len(rows) - start >= BLOCK_ROWS:
-      run(_for_block(sql), tuple(chain(*rows[start : start + BLOCK_ROWS])))
+      block = rows[start : start + BLOCK_ROWS]
+      self._connection.execute(_for_block(sql), tuple(chain(*block)))
       start += BLOCK_ROWS
     self._connection.executemany(sql, rows[start:])
 

@@ -62,6 +62,19 @@ async def test_a_claim_goes_its_way_and_is_found_after_a_restart(tmp_path):
   assert found.claims[1].may_have_started
 
 
+async def test_any_number_of_processes_is_noted_at_once(tmp_path):
+  names = [f"claim-{n}" for n in range(250)]
+  async with open_journal(tmp_path) as journal:
+    await journal.hold([make_claim(name) for name in names])
+    await journal.spawned([(name, 1000 + n, 2**40 + n) for n, name in enumerate(names)])
+    await journal.spawned([])
+  found = {claim.instance_id: claim for claim in (await reopened(tmp_path)).claims}
+  assert all(claim.state is ClaimState.RUNNING for claim in found.values())
+  assert [(found[name].pid, found[name].pid_start) for name in names] == [
+    (1000 + n, 2**40 + n) for n in range(250)
+  ]
+
+
 async def test_a_result_and_its_claim_change_together(tmp_path):
   async with open_journal(tmp_path) as journal:
     await journal.hold([make_claim("a")])
