@@ -22,7 +22,7 @@ _IN_TEXT = (
   # Bearer … wherever it stands, and Authorization: Basic …
   (re.compile(r"\b(bearer\s+|authorization\W+basic\s+)[\w.~+/=-]+", re.I), r"\1***"),
   # scheme://user:password@host
-  (re.compile(r"(\w+://[^/:@\s'\"]*:)[^@/\s'\"]+@"), r"\1***@"),
+  (re.compile(r"(\w+://[^/:@\s'\"]*:)[^/\s'\"]+@"), r"\1***@"),
 )
 
 
@@ -53,7 +53,8 @@ def redact_value(value: object) -> object:
   """Replace the secrets in a value as a log event carries it.
 
   Args:
-    value: anything; texts, bytes, mappings and lists are looked through.
+    value: anything; texts, bytes, mappings and lists are looked through, and of all else
+      but numbers the text is taken: an exception may quote a URL.
 
   Returns:
     The value, or a copy without the secrets.
@@ -70,5 +71,7 @@ def redact_value(value: object) -> object:
       }
     case list() | tuple() | set() | frozenset():
       return [redact_value(inner) for inner in value]
-    case _:
+    case None | bool() | int() | float():
       return value
+    case _:
+      return redact_text(str(value))

@@ -2,7 +2,13 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -112,6 +118,50 @@ def test_secrets_are_taken_out_of_events_however_deep(logged: Logged) -> None:
 
 
 @pytest.mark.parametrize("format", ["json", "console"])
+def test_secrets_are_taken_out_of_objects_too(logged: Logged, format: str) -> None:
+  configure_logging("info", format)
+  error = ValueError("cannot reach postgresql://u:hush@h/d")
+  structlog.get_logger().info("lost", error=error, count=3, path=Path("/a"), why=None)
+  line = logged.text()
+  assert "postgresql://u:***@h/d" in line
+  if format == "json":
+    facts = json.loads(line)
+    assert (facts["count"], facts["path"], facts["why"]) == (3, "/a", None)
+
+
+SPEAKER = """
+import logging, sys, structlog
+from hetuflow.logs import configure_logging
+configure_logging("info", "auto")
+for _ in range(10_000):
+  structlog.get_logger().info("spoken")
+logging.getLogger("library").warning("spoken, too")
+print("went on")
+"""
+
+
+@pytest.mark.parametrize("stderr", ["full", "gone", "closed"])
+def test_a_program_that_nobody_hears_goes_on(stderr: str) -> None:
+  with ExitStack() as stack:
+    if stderr == "full":
+      where: Any = stack.enter_context(Path("/dev/full").open("wb"))
+    else:
+      reader, where = os.pipe()
+      os.close(reader)
+      stack.callback(os.close, where)
+    close = "import os; os.close(2); sys.stderr = None" if stderr == "closed" else ""
+    done = subprocess.run(
+      [sys.executable, "-c", f"import sys; {close}\n{SPEAKER}"],
+      stdout=subprocess.PIPE,
+      stderr=where,
+      text=True,
+      timeout=60,
+      check=False,
+    )
+  assert (done.returncode, done.stdout) == (0, "went on\n")
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
 def test_secrets_are_taken_out_of_tracebacks(logged: Logged, format: str) -> None:
   configure_logging("info", format)
   try:
@@ -130,6 +180,7 @@ def test_secrets_are_taken_out_of_tracebacks(logged: Logged, format: str) -> Non
     ("GET /ws?token=abc HTTP/1.1", "GET /ws?token=*** HTTP/1.1"),
     ("?access_token=a&x=1", "?access_token=***&x=1"),
     ("postgresql://u:p@h:5432/d", "postgresql://u:***@h:5432/d"),
+    ("postgresql://u:p@ss@h/d", "postgresql://u:***@h/d"),
     ("http://h:8080/a@b", "http://h:8080/a@b"),
     ("authorization: basic dTpw", "authorization: basic ***"),
     ("tokens are fine, basic things too", "tokens are fine, basic things too"),

@@ -9,6 +9,7 @@ back: a third ends the process even if a clean-up hangs.
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -114,7 +115,8 @@ def main(program: Callable[..., Awaitable[int | None]], *args: Any) -> int:
   except BaseException as problem:
     error = sole_leaf(problem)
   if isinstance(error, HetuflowError):
-    print(f"hetuflow: {error}", file=sys.stderr)
+    with suppress(OSError):
+      print(f"hetuflow: {error}", file=sys.stderr)
   elif not isinstance(error, SystemExit | KeyboardInterrupt):
     _log.error("program_crashed", exc_info=error)
   return exit_code(error)
