@@ -65,20 +65,17 @@ ORDER BY id DESC
 LIMIT $limit
 
 -- name: update_task
--- Change a task that no agent has yet.
-UPDATE sched_task AS t
+-- Change a task that no agent has yet. What is kept is read from the row itself: it may
+-- have been waited for, and be another one by then.
+UPDATE sched_task
 SET parameters = CASE WHEN $set_parameters::boolean
-    THEN $parameters::jsonb ELSE t.parameters END,
-  priority = new.priority,
-  scheduled_at = COALESCE($scheduled_at::timestamptz, t.scheduled_at),
-  due_at = new.due_at,
-  rank_at = new.due_at - new.priority * interval '1 minute',
+    THEN $parameters::jsonb ELSE parameters END,
+  priority = COALESCE($priority::smallint, priority),
+  scheduled_at = COALESCE($scheduled_at::timestamptz, scheduled_at),
+  due_at = COALESCE($scheduled_at, due_at),
+  rank_at = COALESCE($scheduled_at, due_at)
+    - COALESCE($priority, priority) * interval '1 minute',
   updated_at = now()
-FROM (
-  SELECT id, COALESCE($priority::smallint, priority) AS priority,
-    COALESCE($scheduled_at::timestamptz, due_at) AS due_at
-  FROM sched_task WHERE id = $id AND completed_at = 'infinity'
-) AS new
-WHERE t.id = new.id AND t.completed_at = 'infinity'
-  AND t.status IN ('blocked', 'paused', 'pending', 'waiting_retry')
-RETURNING t.id, pg_notify('hetuflow', 'tasks:' || t.namespace_id)
+WHERE id = $id AND completed_at = 'infinity'
+  AND status IN ('blocked', 'paused', 'pending', 'waiting_retry')
+RETURNING id, pg_notify('hetuflow', 'tasks:' || namespace_id)

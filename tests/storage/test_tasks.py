@@ -30,6 +30,15 @@ from hetuflow.storage.transitions import (
 )
 
 COUNT = query("SELECT count(*) FROM sched_task")
+RAISE_PRIORITY = query("""
+  UPDATE sched_task SET priority = 7, rank_at = due_at - interval '7 minutes'
+  WHERE id = $id
+""")
+RANK = query("SELECT rank_at FROM sched_task WHERE id = $id")
+WAITING = query("""
+  SELECT count(*) FROM pg_stat_activity
+  WHERE datname = current_database() AND wait_event_type = 'Lock'
+""")
 
 
 async def test_a_task_is_read_as_it_was_made(database: Database) -> None:
@@ -172,3 +181,20 @@ async def test_operators_pause_resume_cancel_and_revive(database: Database) -> N
   for change in (pause_task, resume_task, revive_task, request_cancel):
     with pytest.raises(NotFound):
       await change(database, TaskId(new_id()))
+
+
+async def test_of_two_changes_at_once_neither_undoes_the_other(
+  database: Database,
+) -> None:
+  [task_id] = await make_tasks(database, await make_job(database))
+  later = await read_clock(database) + timedelta(hours=1)
+  with trio.fail_after(20):
+    async with trio.open_nursery() as nursery, database.transaction() as first:
+      await first.fetch(RAISE_PRIORITY, id=task_id)
+      change = TaskForUpdate(scheduled_at=later)
+      nursery.start_soon(update_task, database, task_id, change)
+      while await database.fetchval(WAITING) == 0:
+        await trio.lowlevel.checkpoint()
+  task = await get_task(database, task_id)
+  assert (task.priority, task.scheduled_at, task.due_at) == (7, later, later)
+  assert await database.fetchval(RANK, id=task_id) == later - timedelta(minutes=7)
