@@ -161,7 +161,7 @@ async def _release_unheld(
 
 async def renew_sessions(
   executor: Database | Connection, heartbeats: Sequence[Heartbeat], *, lease: float
-) -> set[UUID]:
+) -> dict[UUID, dict[str, str]]:
   """Write many heartbeats in one statement.
 
   Args:
@@ -170,7 +170,8 @@ async def renew_sessions(
     lease: seconds for which each session is good from now.
 
   Returns:
-    The sessions that are still the live ones of their agents.
+    The sessions that are still the live ones of their agents, each with the labels that
+    its agent has by now.
   """
   heartbeats = sorted(heartbeats, key=lambda beat: beat.agent_id)
   rows = await executor.fetch(
@@ -183,7 +184,7 @@ async def renew_sessions(
     capabilities=[beat.request.capabilities for beat in heartbeats],
     lease=lease,
   )
-  return {row["session_id"] for row in rows}
+  return {row["session_id"]: row["labels"] for row in rows}
 
 
 async def close_session(

@@ -52,7 +52,7 @@ SET last_heartbeat_at = now(),
   updated_at = now()
 FROM beats AS h
 WHERE a.id = h.id AND a.session_id = h.session_id
-RETURNING a.session_id
+RETURNING a.session_id, a.labels || a.label_overrides AS labels
 
 -- name: close_session
 -- An agent's connection has ended; its lease runs on.

@@ -4,9 +4,14 @@ Run by: one child of each server. Owns the heartbeats that have arrived and are 
 written. An agent gets its answer, and with it its lease, only after the database has
 committed; while the database is away nobody's lease is renewed. A session that the
 database no longer knows as the live one of its agent is closed: another took its place.
+
+An agent may send a heartbeat before it has the answer to the one before. The last one is
+written, for it says how things are; every one is answered, for an agent that waits for
+an answer in vain takes the connection for dead.
 """
 
 import time
+from collections import deque
 
 import attrs
 import trio
@@ -28,6 +33,8 @@ __all__ = ["Presence"]
 
 GATHER = 0.02
 """Seconds to wait for more heartbeats once there are several sessions."""
+MAX_UNANSWERED = 16
+"""Heartbeats of one session that may wait; beyond that the oldest gets no answer."""
 
 
 @attrs.frozen(kw_only=True)
@@ -52,14 +59,19 @@ class Presence:
     self._database = database
     self._clock = clock
     self._lease = lease
-    self._beats: dict[Session, _Beat] = {}
+    self._beats: dict[Session, deque[_Beat]] = {}
     self._wakeup = Wakeup()
     self._outage = Outage(Unavailable, event="presence_waits_for_database")
 
   def submit(self, session: Session, request: HeartbeatRequest) -> None:
     """Take a heartbeat; it is answered once it is committed."""
-    self._beats[session] = _Beat(
-      session=session, request=request, received_at=time.monotonic()
+    waiting = self._beats.setdefault(session, deque(maxlen=MAX_UNANSWERED))
+    if request.capabilities is None and waiting:
+      # An agent tells them once; the heartbeat that told them may not be written.
+      capabilities = waiting[-1].request.capabilities
+      request = attrs.evolve(request, capabilities=capabilities)
+    waiting.append(
+      _Beat(session=session, request=request, received_at=time.monotonic())
     )
     self._wakeup.set()
 
@@ -76,11 +88,11 @@ class Presence:
       many = await self._outage.retry(self.renew_once) > 1
 
   async def renew_once(self) -> int:
-    """Write what has arrived in one statement and answer it; return how many."""
-    beats = list(self._beats.values())
+    """Write what has arrived in one statement and answer it; return of how many."""
+    beats = [waiting[-1] for waiting in self._beats.values()]
     if not beats:
       return 0
-    renewed = await renew_sessions(
+    live = await renew_sessions(
       self._database,
       [
         Heartbeat(
@@ -94,13 +106,25 @@ class Presence:
       lease=self._lease,
     )
     for beat in beats:
-      if self._beats.get(beat.session) is beat:
-        del self._beats[beat.session]
-      if beat.session.id in renewed:
-        self._answer(beat)
-      else:
+      answered = self._take(beat)
+      labels = live.get(beat.session.id)
+      if labels is None:
         beat.session.close(4003, "replaced by a newer session")
+        continue
+      _learn(beat, labels)
+      for each in answered:
+        self._answer(each)
     return len(beats)
+
+  def _take(self, written: _Beat) -> list[_Beat]:
+    """Take the heartbeats of a session off the list up to the one that was written."""
+    waiting = self._beats[written.session]
+    taken = []
+    while waiting and waiting[0].received_at <= written.received_at:
+      taken.append(waiting.popleft())
+    if not waiting:
+      del self._beats[written.session]
+    return taken
 
   def _answer(self, beat: _Beat) -> None:
     """Answer a heartbeat with the database's time of the middle of its handling.
@@ -108,10 +132,6 @@ class Presence:
     The agent takes the answer for the middle of its round trip; how long the statement
     took would otherwise pass for a difference of the clocks.
     """
-    beat.session.metrics = beat.request.metrics
-    if beat.request.capabilities is not None:
-      beat.session.capabilities = beat.request.capabilities
-      beat.session.routes.clear()
     middle = (beat.received_at + time.monotonic()) / 2
     beat.session.send(
       MessageKind.HEARTBEAT_RESPONSE,
@@ -121,6 +141,16 @@ class Presence:
         session_lease=self._lease,
       ),
     )
+
+
+def _learn(beat: _Beat, labels: dict[str, str]) -> None:
+  """Take over what was written of an agent, and what operators say of it."""
+  session, request = beat.session, beat.request
+  session.metrics = request.metrics
+  capabilities = request.capabilities or session.capabilities
+  if (capabilities, labels) != (session.capabilities, session.labels):
+    session.capabilities, session.labels = capabilities, labels
+    session.routes.clear()
 
 
 def _status(beat: _Beat) -> AgentStatus:

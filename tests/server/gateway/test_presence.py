@@ -1,19 +1,21 @@
 """Heartbeats of many sessions in one statement."""
 
-from datetime import timedelta
+import time
+from datetime import datetime
 
 import trio
+from structlog.testing import capture_logs
 from support.members import join, messages
 from support.postgres import Postgres
-from support.world import query, read_clock
+from support.world import query
 
 from hetuflow.protocol.messages import HeartbeatRequest, HeartbeatResponse
-from hetuflow.protocol.model import AgentCapabilities, AgentMetrics
+from hetuflow.protocol.model import AgentCapabilities, AgentForUpdate, AgentMetrics
 from hetuflow.protocol.states import AgentStatus
 from hetuflow.server.clock import DatabaseClock
-from hetuflow.server.gateway.presence import Presence
+from hetuflow.server.gateway.presence import MAX_UNANSWERED, Presence
 from hetuflow.server.sessions import Sessions
-from hetuflow.storage.agents import get_agent
+from hetuflow.storage.agents import get_agent, update_agent
 from hetuflow.storage.connect import Database
 
 LEASE = 30.0
@@ -134,25 +136,106 @@ async def test_what_an_agent_says_of_itself_is_kept(database: Database) -> None:
   assert agent.routes == {}
 
 
+async def test_every_heartbeat_is_answered_and_the_last_one_is_kept(
+  database: Database,
+) -> None:
+  sessions = Sessions()
+  agent = await join(database, sessions)
+  presence = make_presence(database)
+  able = AgentCapabilities(executors=["shell"])
+  presence.submit(agent, HeartbeatRequest(sent_at=1.0, capabilities=able))
+  presence.submit(agent, HeartbeatRequest(sent_at=2.0, metrics=AgentMetrics(running=1)))
+  assert await presence.renew_once() == 1
+  assert [answer.sent_at for answer in messages(agent)] == [1.0, 2.0]
+  # What only the first one said is not lost either.
+  read = await get_agent(database, agent.agent_id)
+  assert (read.capabilities, read.metrics.running) == (able, 1)
+  assert agent.capabilities == able
+
+
+async def test_a_heartbeat_that_comes_during_the_writing_is_written_next(
+  database: Database,
+) -> None:
+  sessions = Sessions()
+  agent = await join(database, sessions)
+  presence = make_presence(database)
+  presence.submit(agent, HeartbeatRequest(sent_at=1.0))
+  lock = query("SELECT id FROM sched_agent FOR UPDATE")
+  with trio.fail_after(20):
+    async with trio.open_nursery() as nursery, database.transaction() as connection:
+      await connection.fetch(lock)
+      nursery.start_soon(presence.renew_once)
+      await wait_for_lock(database)
+      presence.submit(agent, HeartbeatRequest(sent_at=2.0))
+    assert [answer.sent_at for answer in messages(agent)] == [1.0]
+    assert await presence.renew_once() == 1
+  assert [answer.sent_at for answer in messages(agent)] == [2.0]
+  assert await presence.renew_once() == 0
+
+
+async def test_heartbeats_that_wait_are_bounded(database: Database) -> None:
+  agent = await join(database, Sessions())
+  presence = make_presence(database)
+  for number in range(10 * MAX_UNANSWERED):
+    presence.submit(agent, HeartbeatRequest(sent_at=float(number)))
+  await presence.renew_once()
+  answers = [answer.sent_at for answer in messages(agent)]
+  assert len(answers) == MAX_UNANSWERED
+  assert answers[-1] == 10 * MAX_UNANSWERED - 1
+
+
+async def test_labels_that_operators_set_count_from_the_next_heartbeat_on(
+  database: Database,
+) -> None:
+  agent = await join(database, Sessions(), labels={"disk": "ssd", "rack": "7"})
+  presence = make_presence(database)
+  agent.routes["default"] = ({}, ())  # type: ignore[index]  # any memory will do
+  presence.submit(agent, HeartbeatRequest(sent_at=1.0))
+  await presence.renew_once()
+  assert agent.labels == {"disk": "ssd", "rack": "7"}
+  assert agent.routes
+  await update_agent(database, agent.agent_id, AgentForUpdate(labels={"disk": "hdd"}))
+  presence.submit(agent, HeartbeatRequest(sent_at=2.0))
+  await presence.renew_once()
+  assert agent.labels == {"disk": "hdd", "rack": "7"}
+  assert agent.routes == {}
+
+
+class WatchedClock(DatabaseClock):
+  """Remembers for which moments it was asked."""
+
+  def __init__(self) -> None:
+    super().__init__()
+    self.asked: list[float] = []
+
+  def now(self, at: float | None = None) -> datetime:
+    """Tell the time, and remember the moment."""
+    assert at is not None
+    self.asked.append(at)
+    return super().now(at)
+
+
 async def test_the_time_in_the_answer_is_that_of_the_middle(
   database: Database,
 ) -> None:
-  sessions, clock = Sessions(), DatabaseClock()
-  agent = await join(database, sessions)
+  clock = WatchedClock()
+  agent = await join(database, Sessions())
   presence = Presence(database, clock, lease=LEASE)
-  before = await read_clock(database)
-  presence.submit(agent, HeartbeatRequest(sent_at=1.0))
-  started = trio.current_time()
   lock = query("SELECT id FROM sched_agent FOR UPDATE")
-  async with trio.open_nursery() as nursery, database.transaction() as connection:
-    await connection.fetch(lock)
-    nursery.start_soon(presence.renew_once)
-    await trio.sleep(0.4)
-  took = trio.current_time() - started
+  with trio.fail_after(20):
+    asked = time.monotonic()
+    presence.submit(agent, HeartbeatRequest(sent_at=1.0))
+    arrived = time.monotonic()
+    async with trio.open_nursery() as nursery, database.transaction() as connection:
+      await connection.fetch(lock)
+      nursery.start_soon(presence.renew_once)
+      await wait_for_lock(database)
+      released = time.monotonic()
+    answered = time.monotonic()
+  [moment] = clock.asked
+  assert (asked + released) / 2 <= moment <= (arrived + answered) / 2
   [answer] = messages(agent)
-  assert isinstance(answer, HeartbeatResponse)
-  middle = before + timedelta(seconds=took / 2)
-  assert abs((answer.server_time - middle).total_seconds()) < took / 4
+  assert answer.server_time == DatabaseClock.now(clock, moment)
 
 
 async def test_heartbeats_outlast_an_outage(
@@ -170,12 +253,14 @@ async def test_heartbeats_outlast_an_outage(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         f" WHERE datname = '{name}'"
       )
-      presence.submit(agent, HeartbeatRequest(sent_at=1.0))
-      presence.submit(agent, HeartbeatRequest(sent_at=2.0))
-      await trio.sleep(0.3)
+      with capture_logs() as lines:
+        for sent_at in (1.0, 2.0):
+          presence.submit(agent, HeartbeatRequest(sent_at=sent_at))
+        while not lines:
+          await trio.lowlevel.checkpoint()
+      assert lines[0]["event"] == "presence_waits_for_database"
       assert messages(agent) == []
       postgres.sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
       await agent.wakeup.wait()
-      [answer] = messages(agent)
-      assert answer.sent_at == 2.0
+      assert [answer.sent_at for answer in messages(agent)] == [1.0, 2.0]
       nursery.cancel_scope.cancel()
