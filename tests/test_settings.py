@@ -275,6 +275,27 @@ def test_a_database_on_a_socket_has_no_host() -> None:
   assert server(database_url=url).database.url == url
 
 
+@pytest.mark.parametrize(
+  "url", ["postgresql://u:hu/sh@h/d", "postgresql://u:hush@h:port/d"]
+)
+def test_a_port_that_is_none_is_refused_and_not_shown(url: str) -> None:
+  said = complaint(environ={"HETUFLOW_DATABASE_URL": url})
+  assert said == "HETUFLOW_DATABASE_URL: expected a postgresql:// URL"
+  with pytest.raises(SettingsError, match="list of ws://"):
+    agent(server=("ws://h:port/ws",))
+
+
+@pytest.mark.parametrize("hosts", ["a:5432,b:5433", "[::1]:5432", "u:p%2F@h", "u@h:"])
+def test_a_database_may_have_several_hosts_in_any_spelling(hosts: str) -> None:
+  url = f"postgresql://{hosts}/d"
+  assert server(database_url=url).database.url == url
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/d", "a\0b"])
+def test_a_path_that_cannot_be_is_refused(path: str) -> None:
+  assert complaint(data_dir=path).startswith("--data-dir: expected a path, got ")
+
+
 def test_lists_are_read_from_flags_variables_and_toml() -> None:
   expected = ("ws://a/ws", "wss://b/ws")
   assert agent(server=expected).agent.server == expected

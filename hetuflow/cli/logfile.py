@@ -1,6 +1,7 @@
 """The log files of the programs that ``hetuflow up`` runs, and what of them is shown."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["LogFile", "summary_of"]
@@ -14,6 +15,9 @@ LEFT_OUT = frozenset({"level", "event", "timestamp", "exception", "logger"})
 class LogFile:
   """Lines of bytes in a file that stays below a size.
 
+  A line that cannot be written, as on a full disk, is lost: a program must not end
+  because of its log.
+
   Args:
     path: made with its folder; appended to when it is there.
     max_size: in bytes.
@@ -23,7 +27,8 @@ class LogFile:
     self.path = path
     self._max_size = max_size
     path.parent.mkdir(parents=True, exist_ok=True)
-    self._file = path.open("ab")
+    # Unbuffered: what could not be written must not come up again.
+    self._file = path.open("ab", buffering=0)
 
   def __enter__(self) -> "LogFile":
     return self
@@ -32,13 +37,18 @@ class LogFile:
     self._file.close()
 
   def write(self, line: bytes) -> None:
-    """Append a line and its end."""
-    if self._file.tell() + len(line) >= self._max_size:
-      self._file.close()
-      self.path.replace(self.path.with_name(self.path.name + ".1"))
-      self._file = self.path.open("ab")
-    self._file.write(line + b"\n")
-    self._file.flush()
+    """Append a line and its end, or lose it."""
+    with suppress(OSError):
+      if self._file.tell() + len(line) >= self._max_size:
+        self._begin_anew()
+      self._file.write(line + b"\n")
+
+  def _begin_anew(self) -> None:
+    """Put the file aside, in the place of the one before, and begin an empty one."""
+    self.path.replace(self.path.with_name(self.path.name + ".1"))
+    fresh = self.path.open("ab", buffering=0)
+    self._file.close()
+    self._file = fresh
 
 
 def summary_of(line: str) -> str | None:

@@ -8,6 +8,8 @@ the agent, then the server with its PostgreSQL; the second one stops both at onc
 
 import functools
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -44,6 +46,8 @@ class Launch:
     concurrency: tasks the agent runs at once; None leaves it to its settings.
     examples: whether the first start loads examples.
     url: of the server, known once it serves.
+    stale: what other servers had written when the server was last started. Those that
+      were killed have left their files, and a pid of theirs may come again.
   """
 
   data_dir: Path
@@ -52,9 +56,11 @@ class Launch:
   concurrency: int | None = None
   examples: bool = True
   url: str | None = None
+  stale: frozenset[Path] = frozenset()
 
   def server_arguments(self) -> list[str]:
-    """Return the server's arguments; a restarted one keeps its port."""
+    """Return the server's arguments before a start; a restarted one keeps its port."""
+    self.stale = frozenset(_server_files(self.data_dir))
     port = urlsplit(self.url).port if self.url else self.port
     return [
       *("--data-dir", str(self.data_dir)),
@@ -73,25 +79,29 @@ class Launch:
 
   async def server_ready(self, pid: int) -> None:
     """Wait until the server of this pid has said where it serves."""
-    while (url := _url_of(self.data_dir, pid)) is None:  # noqa: ASYNC110 - it tells by a file
+    while (url := self._url_of(pid)) is None:  # noqa: ASYNC110 - it tells by a file
       await trio.sleep(POLL_S)
     self.url = url
+
+  def _url_of(self, pid: int) -> str | None:
+    """Return the URL that the server with this pid has written, None while it has not."""
+    for file in set(_server_files(self.data_dir)) - self.stale:
+      try:
+        said = json.loads(file.read_text("utf-8"))
+      except (OSError, ValueError):
+        continue
+      if isinstance(said, dict) and said.get("pid") == pid:
+        return str(said.get("url")).rstrip("/")
+    return None
 
   async def agent_ready(self, pid: int) -> None:
     """Wait for nothing: an agent connects when it can."""
     await trio.lowlevel.checkpoint()
 
 
-def _url_of(data_dir: Path, pid: int) -> str | None:
-  """Return the URL in the file of the server with this pid, None while there is none."""
-  for file in data_dir.glob("servers/*.json"):
-    try:
-      said = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-      continue
-    if isinstance(said, dict) and said.get("pid") == pid:
-      return str(said.get("url")).rstrip("/")
-  return None
+def _server_files(data_dir: Path) -> Iterator[Path]:
+  """Yield the files in which servers say where they serve."""
+  return data_dir.glob("servers/*.json")
 
 
 def up_tree(launch: Launch, server: Program, agent: Program) -> Group:
@@ -134,10 +144,16 @@ async def run_examples(launch: Launch, *, task_status: trio.TaskStatus[None]) ->
   if launch.examples and launch.url is not None:
     names, problem = await load_examples(launch.url, launch.data_dir)
     if problem:
-      click.echo(f"examples not loaded: {problem}", err=True)
+      tell(f"examples not loaded: {problem}", err=True)
     if names:
-      click.echo(f"loaded examples: {', '.join(names)}")
+      tell(f"loaded examples: {', '.join(names)}")
   task_status.started()
+
+
+def tell(text: str, *, err: bool = False) -> None:
+  """Print a line; a terminal that has gone is no reason to stop."""
+  with suppress(OSError):
+    click.echo(text, err=err)
 
 
 class _Greeting:
@@ -148,19 +164,35 @@ class _Greeting:
 
   def started(self, value: None = None) -> None:
     """Print where the console is and how to go on."""
-    click.echo(f"hetuflow serves at {self._launch.url}")
-    click.echo(f"data and logs: {self._launch.data_dir}")
-    click.echo("look with `hetuflow status` and `hetuflow logs hello`; Ctrl-C ends it")
+    tell(f"hetuflow serves at {self._launch.url}")
+    tell(f"data and logs: {self._launch.data_dir}")
+    tell("look with `hetuflow status` and `hetuflow logs hello`; Ctrl-C ends it")
+
+
+@contextmanager
+def open_logs(folder: Path) -> Iterator[tuple[LogFile, LogFile]]:
+  """Open the logs of server and agent.
+
+  Raises:
+    SettingsError: they cannot be written there.
+  """
+  with ExitStack() as stack:
+    try:
+      server, agent = (
+        stack.enter_context(LogFile(folder / name))
+        for name in ("server.log", "agent.log")
+      )
+    except OSError as error:
+      raise SettingsError(
+        f"{folder}: expected a folder to write to: {error.strerror}"
+      ) from error
+    yield server, agent
 
 
 async def run_up(launch: Launch) -> int:
   """Run server and agent until a signal; return the exit code."""
-  folder = launch.data_dir / "logs"
-  show = functools.partial(click.echo, err=True)
-  with (
-    LogFile(folder / "server.log") as server_log,
-    LogFile(folder / "agent.log") as agent_log,
-  ):
+  show = functools.partial(tell, err=True)
+  with open_logs(launch.data_dir / "logs") as (server_log, agent_log):
     server = Program(
       "hetuflow.server",
       launch.server_arguments,

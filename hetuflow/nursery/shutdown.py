@@ -118,5 +118,5 @@ def main(program: Callable[..., Awaitable[int | None]], *args: Any) -> int:
     with suppress(OSError):
       print(f"hetuflow: {error}", file=sys.stderr)
   elif not isinstance(error, SystemExit | KeyboardInterrupt):
-    _log.error("program_crashed", exc_info=error)
+    _log.critical("program_crashed", exc_info=error)
   return exit_code(error)

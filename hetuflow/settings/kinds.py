@@ -31,6 +31,7 @@ __all__ = [
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
+_HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(:[0-9]{0,5})?")
 
 
 @frozen(kw_only=True)
@@ -105,7 +106,10 @@ def path() -> Kind:
 
   def read(raw: object) -> Path:
     """Read a path, kept relative as it was given."""
-    return Path(raw if isinstance(raw, Path) else _read_text(raw)).expanduser()
+    try:
+      return Path(raw if isinstance(raw, Path) else _read_text(raw)).expanduser()
+    except RuntimeError as error:
+      raise ValueError(raw) from error  # the home of an unknown user
 
   return Kind(expected="a path", read=read)
 
@@ -175,12 +179,18 @@ def texts() -> Kind:
 
 
 def url(*schemes: str) -> Kind:
-  """Accept a URL of one of the schemes; the host may be missing, as for a socket."""
+  """Accept a URL of one of the schemes.
+
+  Hosts may be missing, as for a socket, or several with commas between, as for
+  PostgreSQL. A port that is none mostly means a password that was not quoted.
+  """
 
   def read(raw: object) -> str:
     """Read a URL."""
     value = _read_text(raw)
-    if urlsplit(value).scheme not in schemes:
+    parts = urlsplit(value)
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    if parts.scheme not in schemes or not all(map(_HOST.fullmatch, hosts)):
       raise ValueError(value)
     return value
 
@@ -217,8 +227,8 @@ def pairs() -> Kind:
 
 
 def _read_text(raw: object) -> str:
-  """Read a text that says something."""
-  if not isinstance(raw, str) or not raw.strip():
+  """Read a text that says something; no path and no argument can hold U+0000."""
+  if not isinstance(raw, str) or not raw.strip() or "\0" in raw:
     raise ValueError(raw)
   return raw.strip()
 
@@ -235,4 +245,4 @@ def _read_texts(raw: object) -> tuple[str, ...]:
 def _is_url(value: str, schemes: tuple[str, ...]) -> bool:
   """Tell whether it is an absolute URL of one of the schemes."""
   parts = urlsplit(value)
-  return parts.scheme in schemes and bool(parts.hostname)
+  return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from hetuflow.cli import program as module
 from hetuflow.cli.examples import read_examples
 from hetuflow.cli.logfile import LogFile, summary_of
 from hetuflow.cli.program import Program, ProgramEnded, StartFailed
-from hetuflow.cli.up import Launch, up_tree
+from hetuflow.cli.up import Launch, open_logs, up_tree
 from hetuflow.errors import HetuflowError, SettingsError
 from hetuflow.nursery import render
 from hetuflow.schedule import CronExpression
@@ -261,6 +262,48 @@ async def test_the_server_is_known_by_its_pid(tmp_path: Path) -> None:
   with trio.fail_after(LIMIT_S):
     await start.server_ready(77)
   assert start.url == "http://new"
+
+
+async def test_what_a_killed_server_with_the_same_pid_has_left_is_not_believed(
+  tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+  (tmp_path / "servers").mkdir()
+  (tmp_path / "servers" / "dead.json").write_text('{"url": "http://old", "pid": 77}')
+  start = launch(tmp_path)
+  start.server_arguments()
+  with trio.move_on_after(1) as limit:
+    await start.server_ready(77)
+  assert limit.cancelled_caught
+  (tmp_path / "servers" / "own.json").write_text('{"url": "http://new", "pid": 77}')
+  await start.server_ready(77)
+  assert start.url == "http://new"
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_matter_of_settings(
+  tmp_path: Path,
+) -> None:
+  (tmp_path / "file").touch()
+  with (
+    pytest.raises(SettingsError, match="expected a folder"),
+    open_logs(tmp_path / "file" / "logs"),
+  ):
+    pass
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_nothing_else(tmp_path: Path) -> None:
+  path = tmp_path / "server.log"
+  path.symlink_to("/dev/full")
+  with LogFile(path) as log:
+    log.write(b"lost")
+    path.unlink()
+    path.touch()
+  with LogFile(path, max_size=20) as log:
+    log.write(b"a first line")
+    (tmp_path / "server.log.1").mkdir()
+    log.write(b"no room to put the first line aside")
+    (tmp_path / "server.log.1").rmdir()
+    log.write(b"a third line")
+  assert path.read_text() == "a third line\n"
 
 
 def test_the_tree_starts_the_server_first(stage: Stage) -> None:
