@@ -69,7 +69,7 @@ def test_without_sources_the_defaults_of_the_contract_hold() -> None:
   assert config.server.server_ttl == 4
   assert config.server.drain_timeout == 30
   assert config.database.url is None
-  assert agent().agent.server == ("ws://127.0.0.1:8080/ws",)
+  assert agent().agent.server == ()
   assert agent().agent.namespaces == ("default",)
   assert agent().agent.hold == 1000
   assert agent().agent.max_concurrent >= 16
@@ -350,6 +350,19 @@ def test_a_token_file_that_is_named_must_hold_one(tmp_path: Path) -> None:
   (tmp_path / "empty").touch()
   with pytest.raises(SettingsError, match=r"empty: expected .*: it is empty"):
     find_token(agent(token_file="empty"))
+
+
+@pytest.mark.parametrize("wrong", ["one\ntwo", "one two", "h\u00fcsh", "\x07"])
+def test_what_no_header_can_carry_is_no_token_and_is_not_told(
+  tmp_path: Path, wrong: str
+) -> None:
+  (tmp_path / "agent.token").write_text(wrong, encoding="utf-8")
+  for config in (agent(token=wrong), agent(data_dir=str(tmp_path))):
+    with pytest.raises(
+      SettingsError, match=r"agent\.token: expected a token"
+    ) as caught:
+      find_token(config)
+    assert wrong not in str(caught.value)
 
 
 def test_a_token_and_a_token_file_exclude_each_other() -> None:

@@ -44,10 +44,11 @@ class AgentSettings:
 
   server: tuple[str, ...] = setting(
     kinds.urls("ws", "wss"),
-    default=("ws://127.0.0.1:8080/ws",),
+    default=(),
     flag="--server",
     metavar="URL",
-    help="The servers' gateways; the first that answers is taken.",
+    help="The servers' gateways; the first that answers is taken. By default that of "
+    "`server.json` in DATA_DIR, or else `ws://127.0.0.1:8080/ws`.",
   )
   token: str | None = setting(
     kinds.text(),
@@ -185,18 +186,27 @@ def find_token(config: AgentConfig) -> str | None:
     The token, or None when the server has not written one into DATA_DIR yet.
 
   Raises:
-    SettingsError: the file named cannot be read or is empty.
+    SettingsError: the file named cannot be read or is empty, or what is there cannot be
+      a token.
   """
   if config.agent.token:
-    return config.agent.token
-  file = config.agent.token_file
+    return _checked(config.agent.token, "agent.token")
+  named = config.agent.token_file
+  file = named or config.agent.data_dir / "agent.token"
   try:
-    token = (file or config.agent.data_dir / "agent.token").read_text().strip()
+    token = file.read_text("ascii", errors="replace").strip()
   except OSError as error:
-    if file is None:
+    if named is None:
       return None
     reason = (error.strerror or "unreadable").lower()
     raise SettingsError(f"{file}: expected a file with the token: {reason}") from error
-  if file is not None and not token:
+  if named is not None and not token:
     raise SettingsError(f"{file}: expected a file with the token: it is empty")
-  return token or None
+  return _checked(token, str(file)) if token else None
+
+
+def _checked(token: str, source: str) -> str:
+  """Return a token that a header can carry; of any other only say where it came from."""
+  if not (token.isascii() and token.isprintable()) or " " in token:
+    raise SettingsError(f"{source}: expected a token, of letters, digits and dashes")
+  return token

@@ -5,9 +5,11 @@ from itertools import cycle
 
 from attrs import field, frozen
 
-from hetuflow.agent.config import AgentConfig, AgentSettings, find_token
+from hetuflow.agent.config import AgentConfig, find_token
 
 __all__ = ["Endpoint", "Endpoints"]
+
+DEFAULT_URL = "ws://127.0.0.1:8080/ws"
 
 
 @frozen(kw_only=True)
@@ -30,20 +32,20 @@ class Endpoints:
 
   def __init__(self, config: AgentConfig) -> None:
     self._config = config
-    self._configured = config.agent.server != AgentSettings().server
     self._urls = cycle(config.agent.server)
 
   def next(self) -> Endpoint | None:
     """Return where to connect now; None while there is no token.
 
     Raises:
-      SettingsError: the file named for the token cannot be read or is empty.
+      SettingsError: the file named for the token cannot be read or is empty, or what is
+        there cannot be a token.
     """
     token = find_token(self._config)
     if token is None:
       return None
-    local = None if self._configured else self._local_url()
-    return Endpoint(url=local or next(self._urls), token=token)
+    url = next(self._urls, None) or self._local_url() or DEFAULT_URL
+    return Endpoint(url=url, token=token)
 
   def _local_url(self) -> str | None:
     """Read the gateway's address from ``server.json``, None if there is none."""

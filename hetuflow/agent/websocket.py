@@ -8,7 +8,7 @@ closes first, so the stream is ours. Its own errors and those of the network bec
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import trio
 from trio_websocket import (
@@ -62,7 +62,7 @@ async def open_websocket(endpoint: Endpoint) -> AsyncIterator[WebSocketConnectio
     Offline: there is no gateway, or it does not answer in time.
     Rejected: it does not want us.
   """
-  stream = await _connect(urlsplit(endpoint.url))
+  stream = await _connect(endpoint.url)
   problem: BaseException | None = None
   try:
     async with trio.open_nursery() as nursery:
@@ -85,10 +85,11 @@ async def open_websocket(endpoint: Endpoint) -> AsyncIterator[WebSocketConnectio
   raise problem
 
 
-async def _connect(url: SplitResult) -> Stream:
+async def _connect(address: str) -> Stream:
   """Open the TCP stream, encrypted if the URL says so."""
-  host, port = url.hostname or "", url.port or PORTS[url.scheme]
   try:
+    url = urlsplit(address)
+    host, port = url.hostname or "", url.port or PORTS[url.scheme]
     with trio.fail_after(CONNECT_SECONDS):
       if url.scheme == "ws":
         return await trio.open_tcp_stream(host, port)
@@ -98,7 +99,7 @@ async def _connect(url: SplitResult) -> Stream:
       )
   except trio.TooSlowError:
     raise Offline("nobody answers") from None
-  except OSError as error:
+  except (OSError, ValueError) as error:  # the second of what is no address at all
     raise Offline(str(error)) from error
 
 

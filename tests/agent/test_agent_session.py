@@ -7,8 +7,11 @@ import pytest
 import trio
 from agent_stage import TOKEN, make_config, make_job, make_task, running_agent
 
+from hetuflow.agent.config import AgentConfig, AgentSettings
 from hetuflow.agent.connection import Replaced
+from hetuflow.agent.endpoints import DEFAULT_URL, Endpoint, Endpoints
 from hetuflow.agent.program import open_agent
+from hetuflow.agent.websocket import Offline, open_websocket
 from hetuflow.errors import Refused
 from hetuflow.nursery.groups import sole_leaf
 from hetuflow.protocol.messages import PROTOCOL_VERSION, MessageKind
@@ -175,16 +178,40 @@ async def test_an_invalid_message_is_answered_and_survived(gateway, tmp_path, fr
 
 async def test_the_server_and_token_are_found_in_the_data_folder(gateway, tmp_path):
   config = make_config(tmp_path, gateway)
-  defaults = attrs.fields(type(config.agent))
-  config = attrs.evolve(
-    config, agent=attrs.evolve(config.agent, server=defaults.server.default, token=None)
-  )
+  config = attrs.evolve(config, agent=attrs.evolve(config.agent, server=(), token=None))
   with trio.fail_after(30):
     async with running_agent(config):
       place = {"url": f"http://127.0.0.1:{gateway.port}", "pid": 1}
       (tmp_path / "server.json").write_text(json.dumps(place))
       (tmp_path / "agent.token").write_text(TOKEN + "\n")
       await gateway.registered()
+
+
+def test_a_server_that_is_named_is_the_one_even_if_it_is_the_default(tmp_path):
+  (tmp_path / "server.json").write_text('{"url": "http://127.0.0.1:9"}')
+  named = AgentSettings(server=(DEFAULT_URL,), token=TOKEN, data_dir=tmp_path)
+  assert Endpoints(AgentConfig(agent=named)).next().url == DEFAULT_URL
+  unnamed = Endpoints(AgentConfig(agent=attrs.evolve(named, server=())))
+  assert unnamed.next().url == "ws://127.0.0.1:9/ws"
+  (tmp_path / "server.json").unlink()
+  assert unnamed.next().url == DEFAULT_URL
+
+
+def test_named_servers_are_tried_in_turn(tmp_path):
+  named = AgentSettings(server=("ws://a/ws", "ws://b/ws"), token=TOKEN)
+  endpoints = Endpoints(AgentConfig(agent=named))
+  found = [endpoints.next().url for _ in range(3)]
+  assert found == ["ws://a/ws", "ws://b/ws", "ws://a/ws"]
+
+
+@pytest.mark.parametrize(
+  "url",
+  ["ws://no..name/ws", f"ws://{'n' * 64}/ws", "ws://127.0.0.1:99999/ws", "ws://[::1"],
+)
+async def test_an_address_that_can_be_none_is_one_where_nobody_is(url):
+  with pytest.raises(Offline):
+    async with open_websocket(Endpoint(url=url, token=TOKEN)):
+      pass
 
 
 async def test_two_agents_cannot_share_a_folder(gateway, tmp_path):
