@@ -8,6 +8,7 @@ from attrs import frozen
 __all__ = ["Stat", "read_instance_id", "read_stat", "read_stats"]
 
 MARK = b"HETUFLOW_INSTANCE_ID="
+NOT_OURS = (FileNotFoundError, ProcessLookupError, PermissionError)
 
 
 @frozen
@@ -19,20 +20,24 @@ class Stat:
   parent: int
   group: int
   session: int
+  threads: int
   start_time: int
 
   @property
   def alive(self) -> bool:
-    """Whether it still does anything: no zombie, not dead."""
-    return self.state not in "ZXx"
+    """Whether it still does anything: not dead, no zombie.
+
+    One whose first thread has ended looks like a zombie while its other threads go on.
+    """
+    return self.state not in "ZXx" or self.threads > 1
 
 
 def read_stat(pid: int) -> Stat | None:
-  """Read one process, None if there is none."""
+  """Read one process, None if there is none or it is hidden from us (hidepid)."""
   try:
     with open(f"/proc/{pid}/stat", "rb") as file:
       text = file.read()
-  except (FileNotFoundError, ProcessLookupError):
+  except NOT_OURS:
     return None
   # The name stands in parentheses and may hold anything, parentheses too.
   fields = text[text.rindex(b")") + 2 :].split()
@@ -42,6 +47,7 @@ def read_stat(pid: int) -> Stat | None:
     int(fields[1]),
     int(fields[2]),
     int(fields[3]),
+    int(fields[17]),
     int(fields[19]),
   )
 
@@ -58,7 +64,7 @@ def read_instance_id(pid: int) -> str | None:
   try:
     with open(f"/proc/{pid}/environ", "rb") as file:
       content = file.read()
-  except OSError:
+  except NOT_OURS:
     return None
   for entry in content.split(b"\0"):
     if entry.startswith(MARK):

@@ -8,6 +8,7 @@ whose start time was compared first, so a recycled pid is never hit.
 """
 
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Collection, Iterable, Iterator
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 import trio
 
 from hetuflow.agent.process import registry
+from hetuflow.agent.process.census import Census, take_census
 from hetuflow.agent.process.running import Running
 from hetuflow.agent.process.stat import (
   Stat,
@@ -37,6 +39,8 @@ __all__ = [
 KILL_SECONDS = 5.0
 ROUND_SECONDS = 0.2
 NEVER = frozenset({0, 1})
+# The last two say, by age of the kernel, that a thread has the number by now.
+NO_PROCESS = (errno.ESRCH, errno.ENOENT, errno.EINVAL)
 
 
 def scan_instances() -> dict[str, list[tuple[int, int]]]:
@@ -119,15 +123,17 @@ class _Tree:
     self._instance_id = instance_id
     self._running = running
     self._seen: set[tuple[int, int]] = set()
-    self._session: int | None = None
+    self._session = None if running is None else running.pid
 
-  def members(self) -> list[Stat]:
+  async def members(self) -> list[Stat]:
     """Find the living members; a child of one seen before stays one when that has ended."""
-    if self._running is not None:
-      self._running.poll()
-    stats = [stat for stat in read_stats() if stat.pid not in (*NEVER, os.getpid())]
-    self._session = self._own_session(stats)
-    found = {stat.pid for stat in stats if self._is_root(stat)}
+    main = self._running
+    ended = main is not None and main.poll() is not None
+    census = await take_census()
+    if ended:
+      self._check_session(census)
+    stats = [stat for stat in census.stats if stat.pid not in NEVER]
+    found = {stat.pid for stat in stats if self._is_root(stat, census)}
     while more := {s.pid for s in stats if s.parent in found} - found:
       found |= more
     members = [stat for stat in stats if stat.pid in found]
@@ -135,51 +141,52 @@ class _Tree:
     return [stat for stat in members if stat.alive]
 
   def signal(self, number: int, members: Iterable[Stat]) -> None:
-    """Signal the group at once, if it is still ours, and every member."""
+    """Signal each member once: the group as a whole while it is surely ours."""
+    group = None
     if self._running is not None:
       with contextlib.suppress(ProcessLookupError, PermissionError):
-        self._running.signal_group(number)
+        if self._running.signal_group(number):
+          group = self._running.pid
     for stat in members:
-      signal_exactly(stat.pid, stat.start_time, number)
+      if stat.group != group:
+        signal_exactly(stat.pid, stat.start_time, number)
 
-  def _own_session(self, stats: list[Stat]) -> int | None:
-    """Return the number of our session and group, None if it may be another's by now.
+  def _check_session(self, census: Census) -> None:
+    """Give up the number of our session and group once it may become another's.
 
-    The kernel keeps the number while the session or group has members; a process that
-    carries it as its pid after ours was reaped shows that it had none.
+    The kernel keeps it while the session or group has members. A process that carries it
+    as its pid, in a census begun after ours was reaped, shows that it had none.
     """
-    main = self._running
-    if main is None:
-      return None
-    recycled = main.exit is not None and any(stat.pid == main.pid for stat in stats)
-    return None if recycled else main.pid
+    named = [s for s in census.stats if self._session in (s.session, s.group)]
+    if not named or any(stat.pid == self._session for stat in named):
+      self._session = None
 
-  def _is_root(self, stat: Stat) -> bool:
+  def _is_root(self, stat: Stat, census: Census) -> bool:
     """Whether a process belongs to the tree by itself, whoever its parent is."""
     if (stat.pid, stat.start_time) in self._seen:
       return True
     if self._session is not None and self._session in (stat.session, stat.group):
       return True
     marked = self._instance_id
-    return marked is not None and read_instance_id(stat.pid) == marked
+    return marked is not None and census.instance_ids.get(stat.pid) == marked
 
 
 async def _end(tree: _Tree, grace: float) -> bool:
   """TERM, wait, KILL until none is left; True if so."""
-  members = tree.members()
+  members = await tree.members()
   if members and grace > 0:
     tree.signal(signal.SIGTERM, members)
     tree.signal(signal.SIGCONT, members)
     with trio.move_on_after(grace):
-      while members := tree.members():
+      while members := await tree.members():
         await _wait_gone(members)
   with trio.move_on_after(KILL_SECONDS):
-    while members := tree.members():
+    while members := await tree.members():
       tree.signal(signal.SIGKILL, members)
       with trio.move_on_after(ROUND_SECONDS):
         await _wait_gone(members)
   _reap_strangers()
-  return not tree.members()
+  return not await tree.members()
 
 
 async def _wait_gone(members: Collection[Stat]) -> None:
@@ -195,7 +202,9 @@ def open_exactly(pid: int, start_time: int) -> Iterator[int | None]:
   """Open a pidfd of just that process; None if it is gone or its pid is another's."""
   try:
     pidfd = os.pidfd_open(pid)
-  except ProcessLookupError:
+  except OSError as error:
+    if error.errno not in NO_PROCESS:
+      raise
     yield None
     return
   try:
