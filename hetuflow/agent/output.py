@@ -141,7 +141,7 @@ class _Reader:
     await self._drain()
     cut = bool(self._streams)
     leftovers = cut or has_leftovers(self._running)
-    gone = not leftovers or await terminate_tree(self._running, grace=grace)
+    gone = not leftovers or await self._end_leftovers(grace)
     if cut:
       await self._read_once()
     await self._output.finish()
@@ -149,6 +149,12 @@ class _Reader:
     assert ended is not None  # noqa: S101 - the loop above ended by it
     done = self._output.collected(ended)
     return evolve(done, cut=cut, leftovers=leftovers, gone=gone)
+
+  async def _end_leftovers(self, grace: float) -> bool:
+    """End what is left of the tree, and deliver meanwhile what was written."""
+    async with trio.open_nursery() as nursery:
+      nursery.start_soon(self._output.flush)
+      return await terminate_tree(self._running, grace=grace)
 
   async def _wait(self, deadline: float) -> None:
     """Wait until a stream has something, the process has ended, or the deadline."""
@@ -184,7 +190,9 @@ class _Reader:
     """Read what an ended process has left in its pipes, within bounds."""
     end = trio.current_time() + DRAIN_SECONDS
     while self._streams and trio.current_time() < end:
-      if not await self._read_once() and self._streams:
+      if await self._read_once():
+        await trio.lowlevel.checkpoint()
+      elif self._streams:
         quiet = trio.current_time() + SILENCE_SECONDS
         await self._wait(min(end, quiet))
         if not self._epoll.poll(0):
@@ -223,11 +231,20 @@ class _Output:
   async def flush_due(self) -> None:
     """Deliver what has waited long enough."""
     if trio.current_time() >= self.flush_at:
-      await self._flush()
+      await self.flush()
+
+  async def flush(self) -> None:
+    """Deliver what is pending of both streams."""
+    self.flush_at = math.inf
+    pending, self._pending = self._pending, {}
+    for stream, data in pending.items():
+      start = self._flushed.get(stream, 0)
+      self._flushed[stream] = start + len(data)
+      await self._deliver(stream, start, data)
 
   async def finish(self) -> None:
     """Deliver all that is left: the rest of the head, then the tail."""
-    await self._flush()
+    await self.flush()
     late, self._late = self._late, {}
     for stream, data in late.items():
       await self._deliver(stream, self._written[stream] - len(data), data)
@@ -249,16 +266,7 @@ class _Output:
     if self.flush_at == math.inf:
       self.flush_at = trio.current_time() + FLUSH_SECONDS
     if len(pending) >= FLUSH_BYTES or not self._head_left:
-      await self._flush()
-
-  async def _flush(self) -> None:
-    """Deliver what is pending of both streams."""
-    self.flush_at = math.inf
-    pending, self._pending = self._pending, {}
-    for stream, data in pending.items():
-      start = self._flushed.get(stream, 0)
-      self._flushed[stream] = start + len(data)
-      await self._deliver(stream, start, data)
+      await self.flush()
 
   def _keep(self, stream: str, data: bytes) -> None:
     """Keep bytes for the end; of what no longer fits the oldest of the longer falls off."""

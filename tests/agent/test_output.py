@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 
 import trio
 
@@ -146,6 +147,37 @@ async def test_a_consumer_that_left_does_not_stop_the_process():
   assert done.exit.exit_code == 5
   assert done.written == {"stdout": 1_000_000}
   assert done.missing == 1_000_000
+
+
+class Ticks:
+  """Takes chunks and notes at which turn of the loop each was taken."""
+
+  def __init__(self) -> None:
+    self.turn = 0
+    self.taken: Counter[int] = Counter()
+
+  async def turn_for_ever(self):
+    """Count the turns."""
+    while True:
+      self.turn += 1
+      await trio.lowlevel.checkpoint()
+
+  def send_nowait(self, chunk):
+    """Take a chunk."""
+    self.taken[self.turn] += 1
+
+
+async def test_a_flood_left_behind_does_not_keep_the_loop_from_others():
+  ticks = Ticks()
+  script = "yes & yes >&2 & yes & yes >&2 & exit 0"
+  with trio.fail_after(30):
+    running = await start_process(shell(script))
+    async with trio.open_nursery() as nursery:
+      nursery.start_soon(ticks.turn_for_ever)
+      done = await collect(running, send=ticks, limit=1 << 40, grace=0)
+      nursery.cancel_scope.cancel()
+  assert done.cut
+  assert max(ticks.taken.values()) <= 8
 
 
 async def test_without_a_consumer_only_the_tail_is_kept():
