@@ -30,6 +30,8 @@ class Turned(Exception):
 class Attempt:
   """Runs once; made when an attempt gets its slot.
 
+  ``cut_short`` is for its runner to say that it was told to end before it had ended.
+
   Args:
     instance: what to run.
     refusal: says what to report if it must not start at this moment.
@@ -45,6 +47,7 @@ class Attempt:
   ) -> None:
     self.instance = instance
     self.started_at: float | None = None
+    self.cut_short = False
     self._refusal = refusal
     self._outbox = outbox
     self._stopped = instance.listener = Wakeup()

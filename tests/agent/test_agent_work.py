@@ -1,5 +1,7 @@
 """From dispatch to result: tasks run once, at their time, or are given back."""
 
+import sys
+
 import attrs
 import trio
 from agent_stage import make_config, make_job, make_task, running_agent
@@ -125,6 +127,48 @@ async def test_a_killed_task_gets_no_time_to_clean_up(gateway, tmp_path):
       await gateway.command(AgentCommandKind.KILL, task.instance_id)
       result = await gateway.result(task.instance_id)
   assert (result.status, result.exit_code) == (S.CANCELLED, 128 + 9)
+
+
+async def test_a_task_cancelled_twice_is_asked_to_end_once(gateway, tmp_path):
+  script = (
+    "import signal\n"
+    "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\n"
+    "print('ready', flush=True)\n"
+    "count = 0\n"
+    "while signal.sigtimedwait({signal.SIGTERM}, 1 if count else 60):\n"
+    "  count += 1\n"
+    "  print(count, flush=True)"
+  )
+  task, job = make_task(), make_job(sys.executable, args=["-S", "-c", script])
+  with trio.fail_after(30):
+    async with running_agent(make_config(tmp_path, gateway)):
+      await gateway.granted()
+      await gateway.dispatch(task, job=job)
+      await gateway.until(lambda: gateway.output(task.instance_id) == b"ready\n")
+      await gateway.command(AgentCommandKind.CANCEL, task.instance_id)
+      await gateway.until(lambda: b"1" in gateway.output(task.instance_id))
+      await gateway.command(AgentCommandKind.CANCEL, task.instance_id)
+      result = await gateway.result(task.instance_id)
+  assert (result.status, result.output) == (S.CANCELLED, "ready\n1\n")
+
+
+async def test_what_has_ended_is_not_cancelled_while_its_leftovers_are_ended(
+  gateway, tmp_path
+):
+  # A process can be signalled until it is reaped.
+  script = (
+    "(trap '' TERM; while kill -0 $$; do sleep 0.05; done; echo alone; "
+    "exec sleep 1000) 2>/dev/null & exit 7"
+  )
+  task, job = make_task(), make_job(script, executor="shell", kill_grace=60.0)
+  with trio.fail_after(30):
+    async with running_agent(make_config(tmp_path, gateway)):
+      await gateway.granted()
+      await gateway.dispatch(task, job=job)
+      await gateway.until(lambda: gateway.output(task.instance_id) == b"alone\n")
+      await gateway.command(AgentCommandKind.KILL, task.instance_id)
+      result = await gateway.result(task.instance_id)
+  assert (result.status, result.reason) == (S.FAILED, "exit code 7")
 
 
 async def test_commands_for_unknown_instances_are_ignored(gateway, tmp_path):

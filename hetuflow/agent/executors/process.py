@@ -14,7 +14,7 @@ import trio
 from hetuflow.agent.attempt import Attempt
 from hetuflow.agent.clock import DisciplinedClock
 from hetuflow.agent.environment import fill, make_spec
-from hetuflow.agent.instances import Instance
+from hetuflow.agent.instances import Instance, Stop
 from hetuflow.agent.launcher import start_process
 from hetuflow.agent.output import Collected, collect
 from hetuflow.agent.process import Helper, Running, terminate_tree
@@ -87,24 +87,27 @@ class ProcessExecutor:
         grace=config.kill_grace,
       )
       nursery.cancel_scope.cancel()
-    return self._judge(instance, done)
+    return self._judge(done, instance.stop if attempt.cut_short else None)
 
   async def _end_when_asked(self, running: Running, attempt: Attempt) -> None:
-    """End the process at its time limit or when somebody asks, quicker if asked again."""
+    """End the process at its time limit or when somebody asks, again only if quicker."""
     stop = await attempt.wait_stop()
+    attempt.cut_short = running.poll() is None
     async with trio.open_nursery() as nursery:
       while True:
         nursery.start_soon(self._end, running, stop.grace)
-        stop = await attempt.wait_asked()
+        grace = stop.grace
+        while stop.grace >= grace:
+          stop = await attempt.wait_asked()
 
   async def _end(self, running: Running, grace: float) -> None:
     """End the process and its descendants."""
     if not await terminate_tree(running, grace=grace):
       _log.error("process_not_gone", instance=running.instance_id, pid=running.pid)
 
-  def _judge(self, instance: Instance, done: Collected) -> Outcome:
-    """Say what the end of a process means."""
-    ended, stop = done.exit, instance.stop
+  def _judge(self, done: Collected, stop: Stop | None) -> Outcome:
+    """Say what the end of a process means, which had to end if there is a `stop`."""
+    ended = done.exit
     if ended.signal is None:
       code, words = ended.exit_code, f"exit code {ended.exit_code}"
     else:
