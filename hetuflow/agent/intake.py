@@ -1,10 +1,14 @@
-"""What is dispatched to this agent: on record first, then acknowledged, then placed.
+"""What is dispatched to this agent: on record first, then placed, then acknowledged.
 
 Who runs it: the connection runs ``run`` beside its sessions and calls ``note_dispatch``
 for each batch; the wheel's drain gives back what waits. It owns the batches that are not
-on record yet. A batch that cannot be recorded is not acknowledged: the server sends it
-again, or gives its tasks to others. A batch that comes twice is acknowledged twice and
-taken once: whether a task is known is decided the moment the batch is read.
+on record yet. A batch that comes twice is acknowledged twice and taken once: whether a
+task is known is decided the moment the batch is read. A server that does not take the
+acknowledgement holds up the next batch, not what is due.
+
+A batch that cannot be recorded is not acknowledged: the server sends it again, or gives
+its tasks to others. But if its session is over by then, a later registration may have
+named its tasks as held, so they are given back in words.
 """
 
 from collections import deque
@@ -13,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 import attrs
 import msgspec
 import structlog
+import trio
 from attrs import frozen
 
 from hetuflow.agent.clock import DisciplinedClock
@@ -32,11 +37,13 @@ from hetuflow.protocol.messages import (
   NamedConfig,
 )
 from hetuflow.protocol.model import TaskConfig
+from hetuflow.protocol.states import TaskInstanceStatus
 
 __all__ = ["Intake", "make_claims", "read_claim"]
 
 _DEFAULTS = TaskConfig(cmd="-")
 SHUTS_DOWN = "the agent shuts down"
+JOURNAL_FULL = "the agent's journal is full"
 
 _log = structlog.get_logger()
 
@@ -113,35 +120,49 @@ class Intake:
   async def take_once(self) -> int:
     """Deal with the oldest batch; return how many tasks were taken in."""
     batch = self._batches.popleft()
-    try:
-      await self._hold(batch.instances)
-    except JournalFull as problem:
-      _log.warning("dispatch_refused", tasks=len(batch.instances), reason=str(problem))
+    # What was cancelled or superseded since it was read must not come on record now.
+    instances = _waiting(batch.instances)
+    if not await self._hold(instances, batch.session):
       return 0
+    if not self._draining:
+      self.place(instances)
     if batch.session is not None:
       ack = Ack(message_id=batch.envelope.message_id)
       await batch.session.send(MessageKind.ACK, ack)
     if self._draining:
-      await self._executor.release(batch.instances, SHUTS_DOWN)
-    else:
-      self.place(batch.instances)
-    return len(batch.instances)
+      await self._executor.release(instances, SHUTS_DOWN)
+    return len(instances)
 
-  async def _hold(self, instances: Sequence[Instance]) -> None:
-    """Put attempts on record; if that fails they are not ours.
-
-    Raises:
-      JournalFull: there is no room for them.
-    """
+  async def _hold(self, instances: Sequence[Instance], session: Session | None) -> bool:
+    """Put attempts on record; False if there is no room for them."""
     if not instances:
-      return
+      return True
     self._intend(instances)
     try:
-      await self._journal.hold(make_claims(instances))
+      # Once begun it is not cancelled, so that it is known whether they are on record.
+      with trio.CancelScope(shield=True):
+        await self._journal.hold(make_claims(instances))
+    except JournalFull as problem:
+      _log.warning("dispatch_refused", tasks=len(instances), reason=str(problem))
+      self._turn_away(instances, session)
+      return False
     except BaseException:
-      for instance in instances:
-        self._instances.disown(instance)
+      self._disown(instances)
       raise
+    return True
+
+  def _turn_away(self, instances: Sequence[Instance], session: Session | None) -> None:
+    """Let go of attempts that could not be put on record."""
+    if session is not None and not session.ended.is_set():
+      self._disown(instances)
+      return
+    for instance in _waiting(instances):
+      self._executor.refuse(instance, TaskInstanceStatus.RELEASED, JOURNAL_FULL)
+
+  def _disown(self, instances: Sequence[Instance]) -> None:
+    """Forget attempts that only the session they came with knows of."""
+    for instance in instances:
+      self._instances.disown(instance)
 
   def _intend(self, instances: Sequence[Instance]) -> None:
     """Mark what will start as soon as it is on record: that saves a transaction."""
@@ -155,9 +176,7 @@ class Intake:
     """Give what is due to the executor and the rest to the wheel."""
     now = self._clock.now()
     due = []
-    for instance in instances:
-      if instance.stage not in (Stage.HELD, Stage.READY):
-        continue  # cancelled while it was put on record
+    for instance in _waiting(instances):
       if instance.due_at > now:
         instance.timer = self._wheel.schedule(instance.due_at, instance)
       else:
@@ -180,6 +199,11 @@ class Intake:
     for instance in instances:
       if instance.timer is not None:
         self._wheel.cancel(instance.timer)
+
+
+def _waiting(instances: Iterable[Instance]) -> list[Instance]:
+  """List the attempts that are still to run."""
+  return [each for each in instances if each.stage in (Stage.HELD, Stage.READY)]
 
 
 def make_claims(instances: Iterable[Instance]) -> list[Claim]:
