@@ -103,7 +103,12 @@ def find_instance(session: Session, text: str) -> TaskInstance:
         raise
     if found := _latest(session, task_id=wanted):
       return found
-  job = find_job(session, text)
+  try:
+    job = find_job(session, text)
+  except ApiError as error:
+    if error.status != NOT_FOUND:
+      raise
+    raise NotThere(f"no task instance, task or job has the id {text}") from error
   if found := _latest(session, job_id=job.id):
     return found
   raise NotThere(f"job {job.name} has not run yet")

@@ -1,11 +1,11 @@
 """``hetuflow logs``: what a task instance printed."""
 
+import attrs
 import click
 
 from hetuflow.cli import output, show
 from hetuflow.cli.find import find_instance
 from hetuflow.cli.session import Command, Session, json_option, pass_session
-from hetuflow.client.calls import tasks
 
 __all__ = ["logs"]
 
@@ -34,10 +34,13 @@ def logs(
 
   INSTANCE is an id; that of a task, or the name of a job, stands for its latest instance.
   """
+  if as_json and follow:
+    raise click.UsageError("--json and --follow exclude each other")
   instance = find_instance(session, name)
   if as_json:
-    page = session.send(tasks.log_page(instance.id, stream=stream))
-    show.print_json({"instance": instance, "log": page})
+    pages = list(output.log_pages(session, instance.id, stream))
+    log = attrs.evolve(pages[-1], items=[item for page in pages for item in page.items])
+    show.print_json({"instance": instance, "log": log})
   elif follow:
     ctx.exit(output.follow_instance(session, instance.id, stream))
   else:

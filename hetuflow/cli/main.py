@@ -4,7 +4,10 @@ Nothing but click is imported here: a command's module is loaded when the comman
 called, so that ``hetuflow --help`` and ``hetuflow agent`` cost nothing they do not use.
 """
 
+import errno
 import importlib
+import json
+from itertools import takewhile
 from typing import Any
 
 import click
@@ -32,6 +35,10 @@ COMMANDS = {
   "import": ("imports:import_", "Take over jobs from elsewhere."),
 }
 """Name: where the command is within ``hetuflow.cli``, and the first line of its help."""
+
+
+AS_JSON = "hetuflow.as_json"
+"""Whether JSON is wanted, among what the contexts of one call share."""
 
 
 class Failure(click.ClickException):
@@ -66,16 +73,51 @@ class RootGroup(click.Group):
     with formatter.section("Commands"):
       formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
+  def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    """Refuse what is no text, and see whether JSON is wanted whatever else is wrong."""
+    for arg in args:
+      if any("\ud800" <= each <= "\udfff" for each in arg):
+        raise click.UsageError(f"{arg!r} is not UTF-8", ctx)
+    ctx.meta[AS_JSON] = "--json" in takewhile("--".__ne__, args)
+    return super().parse_args(ctx, args)
+
   def invoke(self, ctx: click.Context) -> Any:
-    """Run the command; what hetuflow raises on purpose becomes one line."""
+    """Run the command; where JSON is wanted, an error is JSON on stdout too."""
+    try:
+      return self._invoke(ctx)
+    except click.ClickException as error:
+      if ctx.meta[AS_JSON]:
+        click.echo(json.dumps({"error": _facts(error)}, indent=2))
+      raise
+
+  def _invoke(self, ctx: click.Context) -> Any:
+    """Run the command; what is not its fault becomes one line."""
     try:
       return super().invoke(ctx)
     except SettingsError as error:
       raise WrongSetting(str(error)) from error
     except HetuflowError as error:
       raise Failure(str(error)) from error
+    except OSError as error:
+      if error.errno == errno.EPIPE:
+        raise  # nobody reads on, as below `| head`: click ends in silence
+      raise Failure(str(error)) from error
     except KeyboardInterrupt:
       ctx.exit(EXIT_INTERRUPTED)
+
+
+def _facts(error: click.ClickException) -> dict[str, Any]:
+  """Return an error as plain data; the cause is told by what an ``ApiError`` has."""
+  cause = error.__cause__
+  return {
+    "message": error.format_message(),
+    "exit_code": error.exit_code,
+    "status": getattr(cause, "status", None),
+    "errors": [
+      {"path": path, "message": message}
+      for path, message in getattr(cause, "errors", getattr(cause, "issues", ()))
+    ],
+  }
 
 
 @click.group(cls=RootGroup, context_settings={"help_option_names": ["-h", "--help"]})

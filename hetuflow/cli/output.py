@@ -8,7 +8,7 @@ from uuid import UUID
 import click
 
 from hetuflow.cli.session import Session
-from hetuflow.client import LogChunk, LogFollower
+from hetuflow.client import LogChunk, LogFollower, LogPage
 from hetuflow.client.calls import tasks
 from hetuflow.protocol.model import Task, TaskInstance
 from hetuflow.protocol.states import (
@@ -23,6 +23,7 @@ __all__ = [
   "exit_code_of",
   "follow_instance",
   "follow_task",
+  "log_pages",
   "print_log",
   "write_chunks",
 ]
@@ -43,15 +44,21 @@ def write_chunks(chunks: Iterable[LogChunk]) -> None:
     target.flush()
 
 
-def print_log(session: Session, instance_id: UUID, stream: str) -> None:
-  """Print what an instance has printed so far."""
+def log_pages(session: Session, instance_id: UUID, stream: str) -> Iterator[LogPage]:
+  """Yield what an instance has printed so far, at least one page."""
   offset = 0
   while True:
     page = session.send(tasks.log_page(instance_id, stream=stream, offset=offset))
-    write_chunks(page.items)
+    yield page
     if page.complete or not page.items or page.next_offset == offset:
       return
     offset = page.next_offset
+
+
+def print_log(session: Session, instance_id: UUID, stream: str) -> None:
+  """Print what an instance has printed so far."""
+  for page in log_pages(session, instance_id, stream):
+    write_chunks(page.items)
 
 
 def follow_instance(session: Session, instance_id: UUID, stream: str = "all") -> int:

@@ -10,6 +10,7 @@ from hetuflow.cli.session import Command, Session, json_option, pass_session
 from hetuflow.cli.words import moment, pair, parameters_of
 from hetuflow.client.calls import jobs
 from hetuflow.protocol.model.task import JobForRun
+from hetuflow.protocol.wire import load
 
 __all__ = ["run"]
 
@@ -37,11 +38,15 @@ def run(
 
   JOB is a name or an id. A parameter that is JSON is taken as such, else as text.
   """
+  if as_json and follow:
+    raise click.UsageError("--json and --follow exclude each other")
   job = find_job(session, name)
-  wanted = JobForRun(
-    parameters=parameters_of(pairs), scheduled_at=at, priority=priority
-  )
-  task = session.send(jobs.run_job(job.id, wanted))
+  body = {
+    "parameters": parameters_of(pairs),
+    "scheduled_at": at,
+    "priority": priority,
+  }
+  task = session.send(jobs.run_job(job.id, load(JobForRun, body)))
   if as_json:
     show.print_json(task)
   elif not follow:

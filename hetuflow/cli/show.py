@@ -43,11 +43,20 @@ def console() -> "Console":
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-  """Print rows below their headings; None is shown as a dash."""
-  from rich.table import Table
+  """Print rows below their headings; None is shown as a dash.
+
+  Nothing is cut where the terminal is narrow: the first column, by which one names a row
+  in the next command, stays on one line, the others are folded.
+  """
+  from rich.table import Column, Table
   from rich.text import Text
 
-  table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+  first, *others = columns
+  heads = (
+    Column(first, no_wrap=True),
+    *(Column(each, overflow="fold") for each in others),
+  )
+  table = Table(*heads, box=None, pad_edge=False, header_style="bold")
   for row in rows:
     table.add_row(*(Text(_cell(value)) for value in row))
   console().print(table)
@@ -55,10 +64,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
   """Print names and values below each other."""
-  from rich.table import Table
+  from rich.table import Column, Table
   from rich.text import Text
 
-  table = Table(box=None, pad_edge=False, show_header=False)
+  columns = (Column(no_wrap=True), Column(overflow="fold"))
+  table = Table(*columns, box=None, pad_edge=False, show_header=False)
   for name, value in facts:
     table.add_row(Text(name, style="bold"), Text(_cell(value)))
   console().print(table)

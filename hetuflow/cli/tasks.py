@@ -62,11 +62,11 @@ def show_task(session: Session, task_id: UUID, as_json: bool) -> None:
     return
   show.print_facts(wire.dump(task).items())
   show.print_table(
-    ("ATTEMPT", "STATUS", "EXIT CODE", "STARTED", "COMPLETED", "REASON", "INSTANCE"),
+    ("INSTANCE", "ATTEMPT", "STATUS", "EXIT CODE", "STARTED", "COMPLETED", "REASON"),
     (
       (
-        *(each.attempt, each.status, each.exit_code, each.started_at),
-        *(each.completed_at, each.error_message or each.reason, each.id),
+        *(each.id, each.attempt, each.status, each.exit_code, each.started_at),
+        *(each.completed_at, each.error_message or each.reason),
       )
       for each in attempts
     ),

@@ -57,7 +57,8 @@ class ApiError(HetuflowError):
     self.errors = tuple(errors)
     self.trace_id = trace_id
     fields = "; ".join(f"{message} @ {path}" for path, message in self.errors)
-    said = ": ".join(filter(None, (title, detail, fields)))
+    # Where the detail is the list of wrong fields, it is not said twice.
+    said = ": ".join(filter(None, (title, "" if detail == fields else detail, fields)))
     super().__init__(f"{said} (HTTP {status})")
 
 

@@ -73,6 +73,8 @@ def find_server(
       f"no key for {url}: give --key or {KEY_VARIABLE} "
       f"(the key in {folder} is only given to servers of that folder)"
     )
+  if not (key.isascii() and key.isprintable()):
+    raise SettingsError(f"the key for {url} has characters that no key has")
   return Place(url=url, key=key)
 
 

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hetuflow.cli.main import COMMANDS, cli
+from hetuflow.cli.show import print_facts, print_table
 from hetuflow.errors import HetuflowError
 
 CLOSED = ("--server", "http://127.0.0.1:9", "--key", "k")
@@ -152,6 +153,82 @@ def test_what_fails_on_purpose_is_one_line(
   monkeypatch.setattr(cli, "get_command", lambda ctx, name: fail)
   result = call("fail")
   assert (result.exit_code, result.stderr) == (1, "Error: the well is dry\n")
+
+
+@pytest.mark.parametrize(
+  ("arguments", "code", "said"),
+  [
+    (("jobs", "list", "--json"), 2, "no server found"),
+    ((*CLOSED, "status", "--json"), 1, "no answer from"),
+    (("preview", "* * *", "--json"), 2, "3 fields"),
+    (("tasks", "show", "no-id", "--json"), 2, "no-id"),
+    (("jobs", "list", "--json", "--nonsense"), 2, "--nonsense"),
+    (("run", "job", "--follow", "--json"), 2, "exclude each other"),
+    (("logs", "job", "--follow", "--json"), 2, "exclude each other"),
+  ],
+  ids=str,
+)
+def test_an_error_is_json_where_json_is_wanted(
+  call: Any, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+  result = call(*arguments)
+  assert result.exit_code == code
+  error = json.loads(result.stdout)["error"]
+  assert said in error["message"]
+  assert error["exit_code"] == code
+  assert said in result.stderr
+
+
+def test_what_a_command_is_given_to_run_may_say_json(call: Any) -> None:
+  result = call(*CLOSED, "exec", "--", "kubectl", "--json")
+  assert (result.exit_code, result.stdout) == (1, "")
+
+
+@pytest.mark.parametrize(
+  "arguments", [("jobs", "show", "\udcff"), ("run", "a", "-p", "x=\udcff")], ids=ascii
+)
+def test_an_argument_that_is_no_text_is_wrong_usage(
+  call: Any, arguments: tuple[str, ...]
+) -> None:
+  result = call(*CLOSED, *arguments)
+  assert result.exit_code == 2
+  assert "is not UTF-8" in result.stderr
+
+
+@pytest.mark.parametrize("key", ["ключ", "a\nb"])
+def test_a_key_that_can_be_none_is_a_matter_of_settings(call: Any, key: str) -> None:
+  result = call(*CLOSED[:2], "--key", key, "jobs", "list")
+  assert result.exit_code == 2
+  assert "characters that no key has" in result.stderr
+  assert key not in result.stderr
+
+
+def test_a_full_disk_is_told_in_one_line() -> None:
+  with Path("/dev/full").open("wb") as full:
+    result = subprocess.run(
+      [sys.executable, "-m", "hetuflow", "preview", "* * * * *", "-n", "1000"],
+      stdout=full,
+      stderr=subprocess.PIPE,
+      text=True,
+      timeout=60,
+    )
+  assert result.returncode == 1
+  assert result.stderr.startswith("Error: [Errno 28] No space left")
+
+
+def test_nothing_is_cut_on_a_narrow_terminal(
+  monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+  monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+  monkeypatch.setenv("COLUMNS", "80")
+  task, job = "01a20dfb-712f-7279-a125-4772863d0460", "z" * 36
+  print_table(("ID", "DUE", "REASON", "JOB"), [(task, "now", "it waits " * 9, job)])
+  print_facts([("id", task), ("output", "x" * 100)])
+  shown = capsys.readouterr().out
+  assert shown.count(task) == 2
+  assert (shown.count("z"), shown.count("waits")) == (36, 9)
+  assert shown.count("x") == 100
+  assert "…" not in shown
 
 
 def test_a_preview_needs_no_server(call: Any) -> None:
