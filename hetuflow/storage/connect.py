@@ -34,6 +34,7 @@ from triopg._triopg import TrioPoolAcquireContextProxy
 from hetuflow.errors import StorageError, Unavailable
 from hetuflow.storage.failures import repeatable, translated
 from hetuflow.storage.sql import Query
+from hetuflow.storage.timers import forget_cancelled_timers
 
 __all__ = ["Connection", "Database", "Record", "StorageSettings", "open_storage"]
 
@@ -225,7 +226,8 @@ async def open_storage(settings: StorageSettings) -> AsyncIterator[Database]:
     Unavailable: the database cannot be reached.
   """
   milliseconds = str(int(settings.statement_timeout * 1000))
-  async with trio_asyncio.open_loop():
+  async with trio_asyncio.open_loop() as loop:
+    forget_cancelled_timers(loop)
     pool = triopg.create_pool(
       settings.dsn,
       min_size=1,
