@@ -13,16 +13,16 @@ _SECRET_NAME = re.compile(
 )
 # Names that contain such a word and are not secret themselves.
 _HARMLESS_NAME = re.compile(r"_(id|ids|count|file|at)$", re.IGNORECASE)
+# No pattern begins with a repetition: strangers' texts of any length are searched.
 _IN_TEXT = (
+  # our own keys and tokens, wherever they stand; the id may be told
+  (re.compile(r"(hf[kt]_[0-9a-f]{32}_)[\w-]+"), r"\1***"),
   # ?token=… in a URL, and its kind in a DSN
-  (
-    re.compile(r"\b([\w-]*(?:token|password|secret|api[_-]?key)=)[^&\s'\"]+", re.I),
-    r"\1***",
-  ),
+  (re.compile(r"((?:token|password|secret|api[_-]?key)=)[^&\s'\"]+", re.I), r"\1***"),
   # Bearer … wherever it stands, and Authorization: Basic …
   (re.compile(r"\b(bearer\s+|authorization\W+basic\s+)[\w.~+/=-]+", re.I), r"\1***"),
   # scheme://user:password@host
-  (re.compile(r"(\w+://[^/:@\s'\"]*:)[^/\s'\"]+@"), r"\1***@"),
+  (re.compile(r"(://[^/:@\s'\"]*:)[^/\s'\"]+@"), r"\1***@"),
 )
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -195,3 +196,23 @@ def test_names_of_secrets_are_known_and_names_about_them_are_harmless() -> None:
   harmless = ("token_id", "token_file", "secret_count", "key", "event")
   assert all(is_secret_name(name) for name in secret)
   assert not any(is_secret_name(name) for name in harmless)
+
+
+@pytest.mark.parametrize("prefix", ["hfk", "hft"])
+@pytest.mark.parametrize("around", ["{}", "/api/v1/{}", "to%6ben={}&a=b", "key: {}."])
+def test_a_key_or_token_of_ours_is_known_by_its_form(prefix: str, around: str) -> None:
+  known = f"{prefix}_{'0' * 32}_"
+  assert redact_text(around.format(known + "a-_Z" * 10 + "aaa")) == around.format(
+    known + "***"
+  )
+
+
+@pytest.mark.parametrize(
+  "piece",
+  ["a", "a-", "-", " ", ":", "/", "://", "://a:", "a=", "token", "bearer ", "hft_0"],
+)
+def test_a_long_text_of_a_stranger_is_searched_in_no_time(piece: str) -> None:
+  text = piece * (200_000 // len(piece))
+  started = time.process_time()
+  redact_text(text)
+  assert time.process_time() - started < 2
