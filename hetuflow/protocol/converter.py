@@ -5,9 +5,11 @@ and every failure, of which cattrs knows five kinds, becomes one ``ProtocolError
 """
 
 import functools
+import heapq
+import itertools
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar, cast, get_args
@@ -16,7 +18,6 @@ from uuid import UUID
 import attrs
 import cattrs
 import msgspec
-from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.gen import make_dict_structure_fn
 from msgspec import UnsetType
 
@@ -28,6 +29,8 @@ __all__ = ["MAX_DEPTH_ERROR", "NUL_ERROR", "holds_nul", "load"]
 T = TypeVar("T")
 NUL = b"\\u0000"
 UUID_LENGTH = 36
+MAX_ISSUES = 100
+"""How many mistakes are told: a body of rubbish would make millions of them."""
 MAX_DEPTH = 100
 """How deeply a JSON object of the user's may nest objects and arrays."""
 FIRST_YEAR, LAST_YEAR = 1900, 9998
@@ -45,27 +48,23 @@ def load(cls: type[T], value: object, *, strict: bool = False) -> T:
     strict: whether unknown keys are refused (HTTP, files) or ignored (the wire).
 
   Raises:
-    ProtocolError: with every mistake and its path.
+    ProtocolError: with the mistakes, at most ``MAX_ISSUES``, and their paths.
   """
   try:
     return _converter(strict).structure(value, cls)
   except RecursionError:
     raise ProtocolError([("$", MAX_DEPTH_ERROR)]) from None
   except Exception as error:
-    raise ProtocolError(list(_issues(error, "$"))) from error
+    issues = itertools.islice(_issues(error, "$"), MAX_ISSUES)
+    raise ProtocolError(list(issues)) from error
 
 
 def _issues(error: BaseException, path: str) -> Iterator[tuple[str, str]]:
   """Walk cattrs' exception tree and yield each leaf with its path."""
-  if isinstance(error, cattrs.IterableValidationError):
-    grouped, other = error.group_exceptions()
-    for inner, note in grouped:
-      key = note.index
-      yield from _issues(
-        inner, f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"
-      )
-    for inner in other:
-      yield from _issues(inner, path)
+  if isinstance(error, _WrongItems):
+    for place, inner in error.found:
+      step = f"[{place}]" if isinstance(place, int) else f".{place}"
+      yield from _issues(inner, path + step)
   elif isinstance(error, cattrs.ClassValidationError):
     named, unnamed = error.group_exceptions()
     for inner, field in named:
@@ -76,7 +75,7 @@ def _issues(error: BaseException, path: str) -> Iterator[tuple[str, str]]:
     for inner in unnamed:
       yield from _issues(inner, path)
   elif isinstance(error, cattrs.ForbiddenExtraKeysError):
-    for key in sorted(error.extra_fields):
+    for key in heapq.nsmallest(MAX_ISSUES, error.extra_fields):
       yield f"{path}.{key}", "unknown key"
   elif isinstance(error, FieldError):
     yield f"{path}.{error.field}", error.message
@@ -142,11 +141,14 @@ def _instant(value: Any, _: Any) -> datetime:
       raise ValueError("expected an RFC 3339 time") from None
   if value.tzinfo is None:
     raise ValueError("expected a time with its offset, such as 2026-01-01T00:00:00Z")
-  moment = cast(datetime, value)
+  try:
+    moment = cast(datetime, value).astimezone(UTC)
+  except OverflowError:
+    moment = datetime.max.replace(tzinfo=UTC)
   # Beyond lie moments that the database driver takes for infinity.
   if not FIRST_YEAR <= moment.year <= LAST_YEAR:
     raise ValueError(f"expected a time between the years {FIRST_YEAR} and {LAST_YEAR}")
-  return moment.astimezone(UTC)
+  return moment
 
 
 def _enumeration(value: Any, cls: Any) -> Any:
@@ -254,18 +256,45 @@ def _object_hook(converter: cattrs.Converter, strict: bool) -> Callable[[Any], A
   return factory
 
 
+class _WrongItems(Exception):
+  """Items of an array or object are wrong: each index or key with its error."""
+
+  def __init__(self, found: list[tuple[int | str, Exception]]) -> None:
+    self.found = found
+    super().__init__(f"{len(found)} wrong items")
+
+
+def _build_each(
+  items: Iterable[tuple[int | str, Any]], build: Callable[[Any], Any]
+) -> list[Any]:
+  """Build items, going on past mistakes until there are enough to tell."""
+  built = []
+  wrong: list[tuple[int | str, Exception]] = []
+  for place, item in items:
+    try:
+      built.append(build(item))
+    except Exception as error:
+      wrong.append((place, error))
+      if len(wrong) == MAX_ISSUES:
+        break
+  if wrong:
+    raise _WrongItems(wrong)
+  return built
+
+
 def _list_hook(converter: cattrs.Converter) -> Callable[[Any], Any]:
   """Make hooks for lists that first demand an array (cattrs would split a string)."""
 
   def factory(cls: Any) -> Any:
     """Make the hook of one element type."""
-    build = list_structure_factory(cls, converter)
+    (element,) = get_args(cls)
+    build = converter.get_structure_hook(element)
 
-    def hook(value: Any, cls: Any) -> Any:
+    def hook(value: Any, _: Any) -> Any:
       """Demand an array, then build each element."""
       if not isinstance(value, list):
         raise ValueError("expected an array")
-      return build(value, cls)
+      return _build_each(enumerate(value), lambda item: build(item, element))
 
     return hook
 
@@ -277,13 +306,19 @@ def _mapping_hook(converter: cattrs.Converter) -> Callable[[Any], Any]:
 
   def factory(cls: Any) -> Any:
     """Make the hook of one pair of key and value types."""
-    build = mapping_structure_factory(cls, converter)
+    name, element = get_args(cls)
+    build_name = converter.get_structure_hook(name)
+    build = converter.get_structure_hook(element)
 
-    def hook(value: Any, cls: Any) -> Any:
+    def build_pair(pair: tuple[str, Any]) -> tuple[Any, Any]:
+      """Build a key and its value."""
+      return build_name(pair[0], name), build(pair[1], element)
+
+    def hook(value: Any, _: Any) -> Any:
       """Demand an object, then build each key and value."""
       if not isinstance(value, dict):
         raise ValueError("expected an object")
-      return build(value, cls)
+      return dict(_build_each(((pair[0], pair) for pair in value.items()), build_pair))
 
     return hook
 

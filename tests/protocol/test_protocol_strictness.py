@@ -7,6 +7,7 @@ import pytest
 
 from hetuflow.errors import ProtocolError
 from hetuflow.protocol import wire
+from hetuflow.protocol.converter import MAX_ISSUES
 from hetuflow.protocol.messages import MessageKind
 from hetuflow.protocol.model import (
   JobForCreate,
@@ -177,6 +178,9 @@ def test_a_number_that_json_cannot_say_is_refused(number: float) -> None:
     ("2026-01-01", "expected an RFC 3339 time"),
     (1767225600, "expected an RFC 3339 time"),
     ("0001-01-01T00:00:00+14:00", "between the years 1900 and 9998"),
+    ("9999-12-31T23:59:59-14:00", "between the years 1900 and 9998"),
+    ("9998-12-31T23:59:59-01:00", "between the years 1900 and 9998"),
+    ("1900-01-01T00:00:00+01:00", "between the years 1900 and 9998"),
   ],
 )
 def test_a_time_has_an_offset_and_a_place_in_the_calendar(time: Any, why: str) -> None:
@@ -392,3 +396,50 @@ def test_a_time_with_another_offset_is_the_same_instant_on_both_paths() -> None:
   )
   run = wire.decode_body(JobForRun, json.dumps({"scheduled_at": time}).encode())
   assert wire.decode_envelope(hot).payload.updates[0].started_at == run.scheduled_at
+
+
+@pytest.mark.parametrize("name", ["started_at", "completed_at"])
+@pytest.mark.parametrize(
+  "time",
+  ["0900-01-01T00:00:00Z", "1900-01-01T00:00:00+01:00", "9998-12-31T23:59:59-01:00"],
+)
+def test_a_report_of_a_moment_that_no_row_may_hold_is_refused(
+  name: str, time: str
+) -> None:
+  [(path, why)] = refused_updates(UPDATE | {name: time})
+  assert path == f"$.payload.updates[0].{name}"
+  assert "between the years" in why
+
+
+@pytest.mark.parametrize(
+  "body",
+  [
+    {"items": [0] * 5_000},
+    {f"k{number}": 0 for number in range(5_000)},
+    {"items": [{f"k{number}": 0 for number in range(5_000)}] * 50},
+  ],
+)
+def test_of_very_many_mistakes_only_the_first_are_told(body: Any) -> None:
+  assert len(refused(TaskBatchForCreate, body)) == MAX_ISSUES
+
+
+def test_what_follows_very_many_mistakes_is_not_looked_at() -> None:
+  class Rubbish(dict[str, Any]):
+    """An item that is wrong, and counts how often it was looked at."""
+
+    looks = 0
+
+    def __contains__(self, key: object) -> bool:
+      Rubbish.looks += 1
+      return super().__contains__(key)
+
+    def __getitem__(self, key: str) -> Any:
+      Rubbish.looks += 1
+      return super().__getitem__(key)
+
+  with pytest.raises(ProtocolError):
+    wire.load(TaskBatchForCreate, {"items": [Rubbish()] * MAX_ISSUES})
+  enough, Rubbish.looks = Rubbish.looks, 0
+  with pytest.raises(ProtocolError):
+    wire.load(TaskBatchForCreate, {"items": [Rubbish()] * 10_000})
+  assert Rubbish.looks == enough > 0

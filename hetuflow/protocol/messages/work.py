@@ -34,7 +34,9 @@ __all__ = [
 MAX_CHUNK = 4 * 1024**2
 """Characters of one chunk's ``data``."""
 
-_CALENDAR = "expected a time between the years 2 and 9998"
+FIRST_YEAR, LAST_YEAR = 1901, 9997
+"""A year within what a row may hold: an offset moves a moment by less."""
+_CALENDAR = f"expected a time between the years {FIRST_YEAR} and {LAST_YEAR}"
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Offset = Annotated[int, Meta(ge=0, le=2**62)]
@@ -144,11 +146,12 @@ class TaskInstanceUpdate:
   metrics: TaskMetrics | None = None
 
   def __attrs_post_init__(self) -> None:
-    """Refuse times that an offset could move out of the calendar."""
+    """Refuse times that could not be read again."""
     # One hook for both fields: a validator on each would cost twice as much.
-    if self.started_at is not None and not 1 < self.started_at.year < 9999:
+    started, completed = self.started_at, self.completed_at
+    if started is not None and not FIRST_YEAR <= started.year <= LAST_YEAR:
       raise FieldError("started_at", _CALENDAR)
-    if self.completed_at is not None and not 1 < self.completed_at.year < 9999:
+    if completed is not None and not FIRST_YEAR <= completed.year <= LAST_YEAR:
       raise FieldError("completed_at", _CALENDAR)
 
 
