@@ -28,7 +28,7 @@ from attrs import frozen
 from hetuflow.agent.process import registry
 from hetuflow.agent.process.runas import Helper, HelperFailure, open_helper
 from hetuflow.agent.process.running import Running
-from hetuflow.agent.process.spawn import spawn
+from hetuflow.agent.process.spawn import open_memory, spawn
 from hetuflow.agent.process.spec import LaunchSpec
 from hetuflow.errors import LaunchError
 
@@ -84,6 +84,11 @@ async def start_process(
   except OSError as error:
     streams.close_ours()
     raise LaunchError(f"cannot start {spec.argv[0]!r}: {_words(error)}") from error
+  except UnicodeEncodeError as error:  # such as one that the machine's locale lacks
+    streams.close_ours()
+    raise LaunchError(
+      f"cannot start {spec.argv[0]!r}: a character in its words cannot be passed on"
+    ) from error
   except BaseException:
     streams.close_ours()
     raise
@@ -136,11 +141,7 @@ def _stdin(content: bytes | None) -> int:
   """Open standard input: a file in memory needs nobody to feed it, however long."""
   if content is None:
     return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-  fd = os.memfd_create("stdin", os.MFD_CLOEXEC)
-  with os.fdopen(fd, "wb", closefd=False) as file:
-    file.write(content)
-  os.lseek(fd, 0, os.SEEK_SET)
-  return fd
+  return open_memory(content)
 
 
 def _check(spec: LaunchSpec) -> None:

@@ -212,6 +212,7 @@ async def test_failures_to_start_are_said_in_words(tmp_path, plain_file, limits)
 
 async def test_what_cannot_be_expressed_is_refused():
   assert "NUL" in await failure(make_spec("echo", "a\0b"))
+  assert "character" in await failure(make_spec("echo", "a\ud800b"))
   assert "environment variable" in await failure(make_spec("true", env={"A=B": "x"}))
   assert "no command" in await failure(make_spec())
 
@@ -262,6 +263,18 @@ async def attempt(spec) -> str:
     except OSError as error:
       return f"{error.strerror}, reaped: {running.exit is not None}"
   return "ended"
+
+
+async def test_standard_input_that_finds_no_room_is_a_clear_failure():
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  before = open_descriptors()
+  resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+  try:
+    words = await failure(make_spec("cat", stdin=bytes(100_000)))
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert words == "cannot start 'cat': file too large"
+  assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(max_processes=9999)])
@@ -332,6 +345,38 @@ async def test_the_helper_serves_many_and_is_replaced_when_it_dies():
     os.kill(helper._pid, signal.SIGKILL)
     done, _ = await outcome(shell("exit 5", limits=limits), helper=helper)
     assert done.exit.exit_code == 5
+
+
+@pytest.fixture
+def many_descriptors():
+  """Allow as many descriptors as hundreds of starts under way take."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  if hard < 8192:
+    pytest.skip("too few descriptors allowed")
+  resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 8192), hard))
+  yield
+  resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("number", [signal.SIGCONT, signal.SIGKILL])
+async def test_more_may_start_at_once_than_the_helper_takes(many_descriptors, number):
+  spec = make_spec("true", limits=Limits(max_open_files=99), capture=False)
+  before, codes = open_descriptors(), []
+
+  async def one(helper):
+    done, _ = await outcome(spec, helper=helper)
+    codes.append(done.exit.exit_code)
+
+  async with open_helper() as helper:
+    await one(helper)
+    os.kill(helper._pid, signal.SIGSTOP)
+    async with trio.open_nursery() as nursery:
+      for _ in range(400):
+        nursery.start_soon(one, helper)
+      await trio.testing.wait_all_tasks_blocked()
+      os.kill(helper._pid, number)
+  assert codes == [0] * 401
+  assert open_descriptors() == before
 
 
 async def test_many_waiters_see_the_same_end():

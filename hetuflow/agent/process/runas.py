@@ -21,7 +21,7 @@ import trio
 from attrs import asdict
 
 from hetuflow.agent.process import registry
-from hetuflow.agent.process.spawn import spawn
+from hetuflow.agent.process.spawn import open_memory, spawn
 from hetuflow.agent.process.spec import LaunchSpec
 
 __all__ = ["Helper", "HelperFailure", "open_helper"]
@@ -30,6 +30,8 @@ PROGRAM = str(Path(__file__).with_name("helper.py"))
 ANSWER_SECONDS = 15.0
 GOODBYE_SECONDS = 2.0
 STATUS_BYTES = 4096
+# The last: another launch has noticed and closed the socket in the meantime.
+HELPER_GONE = (errno.EPIPE, errno.ECONNRESET, errno.EBADF)
 
 
 class HelperFailure(Exception):
@@ -52,6 +54,7 @@ class Helper:
   def __init__(self) -> None:
     self._socket: trio.socket.SocketType | None = None
     self._pid = 0
+    self._turn = trio.Lock()
 
   async def launch(
     self, spec: LaunchSpec, programs: list[str], streams: tuple[int, int, int]
@@ -66,44 +69,45 @@ class Helper:
     Raises:
       HelperFailure: it could not be started; nothing is left of it.
     """
+    connection = self._connect()
     try:
-      return await self._launch_once(spec, programs, streams)
+      return await self._launch_once(connection, spec, programs, streams)
     except HelperFailure as failure:
       if (failure.stage, failure.errno) != ("helper", errno.EPIPE):
         raise
     # The helper died before it made the child, which says its pid before anything else.
-    await self.aclose()
-    return await self._launch_once(spec, programs, streams)
+    if self._socket is connection:
+      await self.aclose()
+    return await self._launch_once(self._connect(), spec, programs, streams)
 
   async def _launch_once(
-    self, spec: LaunchSpec, programs: list[str], streams: tuple[int, int, int]
+    self,
+    connection: "trio.socket.SocketType",
+    spec: LaunchSpec,
+    programs: list[str],
+    streams: tuple[int, int, int],
   ) -> int:
     """Ask once; return the pid when the program executes."""
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
       try:
-        await self._request(_pack(spec, programs), streams, writer)
+        # Only one may wait until a socket takes more.
+        async with self._turn:
+          await _request(connection, _pack(spec, programs), streams, writer)
       finally:
         os.close(writer)
       return await _answer(reader)
     finally:
       os.close(reader)
 
-  async def _request(
-    self, request: int, streams: tuple[int, int, int], status: int
-  ) -> None:
-    """Send one packet; start a helper if there is none."""
-    try:
-      if self._socket is None:
-        self._open()
-      await _send(self._socket, [request, *streams, status])
-    except (BrokenPipeError, ConnectionResetError) as error:
-      raise HelperFailure("helper", errno.EPIPE) from error
-    finally:
-      os.close(request)
+  def _connect(self) -> "trio.socket.SocketType":
+    """Return the helper's socket; start a helper if there is none."""
+    if self._socket is None:
+      self._socket = self._open()
+    return self._socket
 
-  def _open(self) -> None:
-    """Start the helper program."""
+  def _open(self) -> "trio.socket.SocketType":
+    """Start the helper program; return our end of its socket."""
     with ExitStack() as ours, ExitStack() as theirs:
       near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
       ours.callback(near.close)
@@ -114,8 +118,9 @@ class Helper:
       streams = (far.fileno(), null, null)
       self._pid = spawn(sys.executable, argv, {}, cwd="/", streams=streams)
       registry.known.add(self._pid)
-      self._socket = trio.socket.from_stdlib_socket(near)
+      connection = trio.socket.from_stdlib_socket(near)
       ours.pop_all()
+      return connection
 
   async def aclose(self) -> None:
     """End the helper; what it has started goes on."""
@@ -146,19 +151,28 @@ def _pack(spec: LaunchSpec, programs: list[str]) -> int:
     "user": spec.user,
     "limits": asdict(spec.limits),
   }
-  fd = os.memfd_create("hetuflow-launch", os.MFD_CLOEXEC)
-  with os.fdopen(fd, "wb", closefd=False) as file:
-    file.write(json.dumps(request).encode())
-  os.lseek(fd, 0, os.SEEK_SET)
-  return fd
+  return open_memory(json.dumps(request).encode())
 
 
-async def _send(connection: "trio.socket.SocketType | None", fds: list[int]) -> None:
-  """Send one packet with descriptors."""
-  assert connection is not None  # noqa: S101 - opened by the only caller
+async def _request(
+  connection: "trio.socket.SocketType",
+  request: int,
+  streams: tuple[int, int, int],
+  status: int,
+) -> None:
+  """Send one packet with descriptors, and close that of the request."""
+  fds = [request, *streams, status]
   packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
-  rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]
-  await connection.sendmsg([b"x"], rights)
+  try:
+    await connection.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
+  except trio.ClosedResourceError as error:
+    raise HelperFailure("helper", errno.EPIPE) from error
+  except OSError as error:
+    if error.errno not in HELPER_GONE:
+      raise
+    raise HelperFailure("helper", errno.EPIPE) from error
+  finally:
+    os.close(request)
 
 
 async def _answer(reader: int) -> int:

@@ -9,7 +9,7 @@ import ctypes
 import os
 from collections.abc import Mapping, Sequence
 
-__all__ = ["spawn"]
+__all__ = ["open_memory", "spawn"]
 
 ROOM_BYTES = 1024
 RESET_SIGNALS = 0x04  # POSIX_SPAWN_SETSIGDEF, the same in glibc and musl
@@ -79,14 +79,14 @@ def spawn(
   room = ctypes.create_string_buffer(ROOM_BYTES)
   actions = ctypes.addressof(room)
   pid = ctypes.c_int()
-  _init(actions)
+  _check(_init(actions))
   try:
     for target, fd in enumerate(streams):
-      _dup2(actions, fd, target)
+      _check(_dup2(actions, fd, target))
     if _close_from is not None:
-      _close_from(actions, 3)
+      _check(_close_from(actions, 3))
     if cwd is not None:
-      _chdir(actions, os.fsencode(cwd))
+      _check(_chdir(actions, os.fsencode(cwd)))
     error = _spawn(
       ctypes.addressof(pid),
       os.fsencode(program),
@@ -97,9 +97,31 @@ def spawn(
     )
   finally:
     _destroy(actions)
+  _check(error)
+  return pid.value
+
+
+def _check(error: int) -> None:
+  """Raise an error that the library returned, rather than set as errno."""
   if error:
     raise OSError(error, os.strerror(error))
-  return pid.value
+
+
+def open_memory(content: bytes) -> int:
+  """Open a file in memory that holds `content`, to be read from its beginning.
+
+  Returns:
+    Its descriptor, which an `OSError` does not leave open.
+  """
+  fd = os.memfd_create("hetuflow", os.MFD_CLOEXEC)
+  try:
+    with os.fdopen(fd, "wb", closefd=False) as file:
+      file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
+  except BaseException:
+    os.close(fd)
+    raise
+  return fd
 
 
 def _vector(strings: list[bytes]) -> ctypes.Array[ctypes.c_char_p]:
