@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from hetuflow.cli.session import Command, Group, Session, json_option, pass_sess
 from hetuflow.client import ApiError
 from hetuflow.client.calls import schedules
 from hetuflow.client.crontab import CrontabEntry, job_of_entry, parse_crontab
-from hetuflow.errors import ProtocolError
+from hetuflow.errors import ProtocolError, SettingsError
 from hetuflow.protocol.model import JobForCreate
 from hetuflow.protocol.wire import load
 from hetuflow.schedule import load_zone
 
 __all__ = ["Row", "crontab_files", "has_user_column", "import_"]
 
+LOCALTIME = Path("/etc/localtime")
+TIMEZONE = Path("/etc/timezone")
 NOT_TAKEN = "not taken"
 NOTE = "note"
 IGNORED = "ignored"
@@ -87,7 +90,7 @@ def crontab(
   for file, named in crontab_files(files):
     if not named:
       why = "cron ignores names that are not of letters, digits, '-' and '_'"
-      rows.append(Row(file=str(file), line=0, job=None, outcome=IGNORED, why=why))
+      rows.append(Row(file=_text(file), line=0, job=None, outcome=IGNORED, why=why))
       continue
     more, problems = _read(file, with_user, zone)
     wanted += more
@@ -119,18 +122,34 @@ def has_user_column(file: Path) -> bool:
 
 
 def local_zone() -> str:
-  """Return the IANA name of this machine's time zone, UTC where it cannot be told."""
+  """Return the IANA name of this machine's time zone, UTC where there is none.
+
+  Raises:
+    SettingsError: there is one, but nothing tells its name.
+  """
   if name := os.environ.get("TZ", "").removeprefix(":"):
     return name
-  _, found, name = str(Path("/etc/localtime").resolve()).partition("/zoneinfo/")
-  return name if found else "UTC"
+  _, found, name = str(LOCALTIME.resolve()).partition("/zoneinfo/")
+  if found:
+    return name
+  # A copy of the zone's file has no name; Debian keeps the name beside it.
+  with suppress(OSError):
+    return TIMEZONE.read_text("utf-8").strip()
+  if LOCALTIME.exists():
+    raise SettingsError("the time zone of this machine has no name here: give --tz")
+  return "UTC"
+
+
+def _text(file: Path) -> str:
+  """Return a path as text; bytes that are none become U+FFFD."""
+  return os.fsencode(file).decode("utf-8", "replace")
 
 
 def _read(
   file: Path, with_user: bool | None, zone: str
 ) -> tuple[list[tuple[CrontabEntry, dict[str, Any]]], list[Row]]:
   """Read a file: its entries with the bodies of their jobs, and what was odd."""
-  name = str(file)
+  name = _text(file)
   try:
     # Bytes that are no text reach only the lines they stand in.
     text = file.read_text("utf-8", errors="surrogateescape")

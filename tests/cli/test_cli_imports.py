@@ -1,16 +1,21 @@
 """Crontab files: which are read, and what is called for what they say."""
 
+import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import attrs
+import pytest
 from click.testing import CliRunner
 
-from hetuflow.cli.imports import crontab_files, has_user_column
+from hetuflow.cli import imports
+from hetuflow.cli.imports import crontab_files, has_user_column, local_zone
 from hetuflow.cli.main import cli
 from hetuflow.cli.plans import Outcome, plan_job
+from hetuflow.errors import SettingsError
 from hetuflow.protocol.model import Job, JobForCreate, Schedule
 from hetuflow.protocol.model.schedule import Dst
 from hetuflow.protocol.states import JobStatus
@@ -159,3 +164,47 @@ def test_lines_that_cannot_be_taken_end_with_1_and_need_no_server(
   assert result.exit_code == 1
   assert result.stdout.count("not taken") == 2
   assert f"{file}:1" in result.stdout
+
+
+@pytest.mark.parametrize(
+  ("files", "zone"),
+  [
+    ({}, "UTC"),
+    ({"localtime": "/usr/share/zoneinfo/Europe/Berlin"}, "Europe/Berlin"),
+    ({"localtime": None, "timezone": "Asia/Tokyo\n"}, "Asia/Tokyo"),
+    ({"localtime": None}, None),
+  ],
+  ids=["none", "link", "copy with its name", "copy"],
+)
+def test_the_zone_of_the_machine_is_told_or_asked_for_but_never_guessed(
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  files: dict[str, str | None],
+  zone: str | None,
+) -> None:
+  localtime, timezone = tmp_path / "localtime", tmp_path / "timezone"
+  monkeypatch.delenv("TZ", raising=False)
+  monkeypatch.setattr(imports, "LOCALTIME", localtime)
+  monkeypatch.setattr(imports, "TIMEZONE", timezone)
+  if target := files.get("localtime"):
+    localtime.symlink_to(target)
+  elif "localtime" in files:
+    localtime.write_bytes(b"TZif2")
+  if name := files.get("timezone"):
+    timezone.write_text(name)
+  if zone is None:
+    with pytest.raises(SettingsError, match="--tz"):
+      local_zone()
+  else:
+    assert local_zone() == zone
+
+
+def test_a_file_name_that_is_no_text_is_shown_all_the_same(tmp_path: Path) -> None:
+  (tmp_path / os.fsdecode(b"\xff.old")).touch()
+  (tmp_path / "none").write_text("61 * * * * date\n")
+  environ = {"HETUFLOW_DATA_DIR": str(tmp_path), "HETUFLOW_URL": None, "TZ": "UTC"}
+  line = ["import", "crontab", "--json", str(tmp_path)]
+  result = CliRunner().invoke(cli, line, env=environ)
+  rows = json.loads(result.stdout)
+  assert [row["outcome"] for row in rows] == ["not taken", "ignored"]
+  assert rows[1]["file"] == f"{tmp_path}/\ufffd.old"
