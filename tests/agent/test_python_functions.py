@@ -1,5 +1,6 @@
 """Python functions as tasks: how they are registered, called, limited and reported."""
 
+import asyncio
 import sys
 import threading
 
@@ -84,6 +85,43 @@ async def test_an_exception_fails_the_task_with_its_traceback(
   assert result.reason.startswith("ValueError: x\N{REPLACEMENT CHARACTER}y")
   assert len(result.error_message) == 2000
   assert result.error_message.endswith("z\n")
+
+
+class Unspeakable(Exception):
+  """An exception that cannot be put into words."""
+
+  def __str__(self):
+    raise RuntimeError
+
+
+@pytest.mark.parametrize("how", ["inline", "thread", "async"])
+@pytest.mark.parametrize(
+  ("error", "reason"),
+  [
+    (SystemExit(3), "SystemExit: 3"),
+    (asyncio.CancelledError("leaked"), "CancelledError: leaked"),
+    (Unspeakable(), "Unspeakable: <without words>"),
+  ],
+)
+async def test_whatever_a_function_raises_fails_its_task_alone(
+  gateway, tmp_path, function, how, error, reason
+):
+  def bad():
+    raise error
+
+  async def async_bad():
+    raise error
+
+  function("bad", inline=how == "inline")(async_bad if how == "async" else bad)
+  bad_task, good_task = make_task(), make_task()
+  with trio.fail_after(30):
+    async with running_agent(make_config(tmp_path, gateway)):
+      await gateway.granted()
+      await gateway.dispatch(bad_task, job=make_job("bad", executor="python"))
+      result = await gateway.result(bad_task.instance_id)
+      await gateway.dispatch(good_task, job=make_job())
+      assert (await gateway.result(good_task.instance_id)).status is S.SUCCEEDED
+  assert (result.status, result.reason) == (S.FAILED, reason)
 
 
 async def test_a_missing_argument_fails_the_task(gateway, tmp_path, function):

@@ -37,7 +37,7 @@ class _Call:
   """A call under way: what it returned or raised, once it has."""
 
   value: Any = None
-  error: Exception | None = None
+  error: BaseException | None = None
   ended: bool = False
 
 
@@ -72,11 +72,7 @@ class PythonExecutor:
     """Call an inline function and return how that went; never raises."""
     function = registered()[instance.job.config.cmd]
     started = self._clock.now()
-    call = _Call()
-    try:
-      call.value = function.call(**_arguments(function, instance))
-    except Exception as error:
-      call.error = error
+    call = _make(lambda: function.call(**_arguments(function, instance)))
     return self._judge(call, started)
 
   async def run(self, attempt: Attempt) -> Outcome:
@@ -118,9 +114,11 @@ class PythonExecutor:
       nursery.start_soon(cancel_when_asked)
       try:
         call.value = await target()
-        call.ended = True
-      except Exception as error:
-        call.error, call.ended = error, True
+      except BaseException as error:
+        if _is_for_trio(error):
+          raise
+        call.error = error
+      call.ended = True
       nursery.cancel_scope.cancel()
 
   async def _run_thread(
@@ -154,12 +152,10 @@ class PythonExecutor:
     if self._limiter is None:
       self._limiter = trio.CapacityLimiter(self._threads)
     try:
-      call.value = await trio.to_thread.run_sync(
-        target, abandon_on_cancel=True, limiter=self._limiter
+      made = await trio.to_thread.run_sync(
+        _make, target, abandon_on_cancel=True, limiter=self._limiter
       )
-      call.ended = True
-    except Exception as error:
-      call.error, call.ended = error, True
+      call.value, call.error, call.ended = made.value, made.error, True
     finally:
       returned.set()
 
@@ -182,7 +178,7 @@ class PythonExecutor:
     if stop is not None:
       status, reason = stop.status or _S.CANCELLED, stop.reason
     elif error is not None:
-      status, reason = _S.FAILED, f"{type(error).__name__}: {error}"
+      status, reason = _S.FAILED, f"{type(error).__name__}: {_words(error)}"
     else:
       status, reason = _S.SUCCEEDED, None
     return Outcome(
@@ -194,6 +190,31 @@ class PythonExecutor:
       output=output,
       metrics=TaskMetrics(output_bytes=len(output)) if output else None,
     )
+
+
+def _make(target: Callable[[], Any]) -> _Call:
+  """Call a plain function; whatever it raises is its own, `sys.exit` too."""
+  try:
+    return _Call(value=target(), ended=True)
+  except KeyboardInterrupt:
+    raise
+  except BaseException as error:
+    return _Call(error=error, ended=True)
+
+
+def _is_for_trio(error: BaseException) -> bool:
+  """Whether what came out of an async function is not its own, but ends what awaits it."""
+  if isinstance(error, BaseExceptionGroup):
+    return any(map(_is_for_trio, error.exceptions))
+  return isinstance(error, trio.Cancelled | KeyboardInterrupt | GeneratorExit)
+
+
+def _words(error: BaseException) -> str:
+  """Return the message of an exception, whatever its class thinks of that."""
+  try:
+    return str(error)
+  except Exception:
+    return "<without words>"
 
 
 def _arguments(function: Function, instance: Instance) -> dict[str, Any]:
