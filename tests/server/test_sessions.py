@@ -16,12 +16,8 @@ from hetuflow.protocol.messages import (
   MessageKind,
 )
 from hetuflow.protocol.model import AgentCapabilities, AgentId, NamespaceId, new_id
-from hetuflow.server.sessions import (
-  ACK_TIMEOUT,
-  MAX_WAITING_FRAMES,
-  Session,
-  Sessions,
-)
+from hetuflow.server.session import ACK_TIMEOUT, MAX_WAITING_FRAMES, Session
+from hetuflow.server.sessions import Sessions
 
 EMPTY = DispatchTaskRequest(configs={}, tasks=[])
 DRAIN = AgentCommand(command=AgentCommandKind.DRAIN)
@@ -105,6 +101,9 @@ async def test_the_first_reason_to_close_stands_and_ends_the_budgets() -> None:
   assert (session.run, session.hold) == (0, 0)
   assert session.closed.is_set()
   assert await session.wakeup.wait(0)
+  # What the agent had offered before it heard of it does not count any more.
+  session.grant(3, 4)
+  assert (session.run, session.hold) == (0, 0)
 
 
 async def test_a_newer_session_replaces_the_older_one_of_its_agent() -> None:

@@ -18,7 +18,8 @@ from hetuflow.protocol.model import (
   new_id,
 )
 from hetuflow.protocol.states import AgentStatus
-from hetuflow.server.sessions import Session, Sessions
+from hetuflow.server.session import Session
+from hetuflow.server.sessions import Sessions
 from hetuflow.storage.agents import (
   Heartbeat,
   close_session,

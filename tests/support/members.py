@@ -22,7 +22,8 @@ from hetuflow.protocol.model import (
   TaskId,
   new_id,
 )
-from hetuflow.server.sessions import Session, Sessions
+from hetuflow.server.session import Session
+from hetuflow.server.sessions import Sessions
 from hetuflow.storage.agents import register_agent
 from hetuflow.storage.connect import Database, Record
 from hetuflow.storage.tasks import create_tasks

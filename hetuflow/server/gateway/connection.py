@@ -29,7 +29,7 @@ from hetuflow.server.gateway.door import (
 )
 from hetuflow.server.gateway.inbox import take_message
 from hetuflow.server.gateway.registration import register
-from hetuflow.server.sessions import Session
+from hetuflow.server.session import Session
 from hetuflow.storage.agents import close_session
 from hetuflow.storage.dead_letters import bury
 

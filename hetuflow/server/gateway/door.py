@@ -79,7 +79,7 @@ def decode_frame(frame: Any, limit: int, *, compression: bool) -> Envelope:
   """Read a frame; a binary one only where compression was agreed on.
 
   Args:
-    frame: text or bytes.
+    frame: text or bytes; None stands for an empty binary frame.
     limit: the largest message, in bytes.
     compression: whether it was agreed on.
 
@@ -87,14 +87,24 @@ def decode_frame(frame: Any, limit: int, *, compression: bool) -> Envelope:
     ProtocolError: the frame is not a message.
     Ended: it is larger than was agreed on.
   """
-  if len(frame) > limit:
-    _log.warning("message_too_large", size=len(frame), limit=limit)
+  if frame is None:  # Quart's reading of a binary frame with nothing in it
+    frame = b""
+  size = _size(frame)
+  if size > limit:
+    _log.warning("message_too_large", size=size, limit=limit)
     raise Ended(1009, f"expected at most {limit} bytes")
   if isinstance(frame, str):
     return wire.decode_envelope(frame)
   if not compression:
     raise ProtocolError([("$", "expected a text frame")])
   return wire.decode_envelope(wire.decompress(bytes(frame), limit))
+
+
+def _size(frame: str | bytes) -> int:
+  """Count the bytes of a frame as they came."""
+  if isinstance(frame, str) and not frame.isascii():
+    return len(frame.encode())
+  return len(frame)
 
 
 async def refuse(socket: Socket, message_id: UUID, code: str, text: str) -> None:

@@ -17,7 +17,7 @@ from hetuflow.protocol.messages import (
 from hetuflow.protocol.model import NamespaceId
 from hetuflow.server.gateway.door import Doorkeeper
 from hetuflow.server.scheduling.recorder import Report
-from hetuflow.server.sessions import Session
+from hetuflow.server.session import Session
 from hetuflow.storage.logs import LogWrite
 
 __all__ = ["take_message"]

@@ -25,7 +25,7 @@ from hetuflow.protocol.messages import (
 )
 from hetuflow.protocol.states import AgentStatus
 from hetuflow.server.clock import DatabaseClock
-from hetuflow.server.sessions import Session
+from hetuflow.server.session import Session
 from hetuflow.storage.agents import Heartbeat, renew_sessions
 from hetuflow.storage.connect import Database
 

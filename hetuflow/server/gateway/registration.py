@@ -22,7 +22,7 @@ from hetuflow.server.gateway.door import (
   decode_frame,
   refuse,
 )
-from hetuflow.server.sessions import Session
+from hetuflow.server.session import Session
 from hetuflow.storage.agents import Registration, register_agent
 
 __all__ = ["register"]
@@ -55,11 +55,12 @@ async def register(
   request: AgentRegisterRequest = envelope.payload
   try:
     _check(request, allowed)
-    session = await _open_session(door, request)
+    async with door.sessions.entering(request.agent_id):
+      session = await _open_session(door, request)
+      door.sessions.add(session)
   except Refused as error:
     await refuse(socket, envelope.message_id, error.code, str(error))
     raise Ended(CLOSE_CODES.get(error.code, 1008), str(error)) from None
-  door.sessions.add(session)
   return session
 
 
@@ -73,7 +74,8 @@ async def _open_session(door: Doorkeeper, request: AgentRegisterRequest) -> Sess
     agent_id=request.agent_id,
     name=request.name,
     epoch=request.epoch,
-    namespace_ids=request.namespace_ids,
+    # Named twice, a namespace would be claimed for twice.
+    namespace_ids=list(dict.fromkeys(request.namespace_ids)),
     labels=request.labels,
     capabilities=request.capabilities,
     compression=request.compression and door.compression,

@@ -37,7 +37,8 @@ from hetuflow.protocol.model import (
   TaskConfig,
   TaskId,
 )
-from hetuflow.server.sessions import Session, Sessions
+from hetuflow.server.session import Session
+from hetuflow.server.sessions import Sessions
 from hetuflow.storage.connect import Database, Record
 from hetuflow.storage.failures import may_have_happened
 from hetuflow.storage.routes import Route, list_routes

@@ -32,7 +32,7 @@ from hetuflow.protocol.messages import (
 )
 from hetuflow.protocol.model import InstanceId, NamespaceId
 from hetuflow.protocol.states import TaskInstanceStatus
-from hetuflow.server.sessions import Session
+from hetuflow.server.session import Session
 from hetuflow.storage.connect import Database
 from hetuflow.storage.dead_letters import bury
 from hetuflow.storage.logs import LogWrite, append_chunks

@@ -32,7 +32,7 @@ from hetuflow.protocol.messages import (
 )
 from hetuflow.protocol.model import AgentId, NamespaceId, new_id
 from hetuflow.protocol.states import AgentStatus, LogStream, TaskInstanceStatus
-from hetuflow.server import sessions as sessions_module
+from hetuflow.server import session as session_module
 from hetuflow.server.gateway import connection as connection_module
 from hetuflow.server.gateway import gateway as gateway_module
 from hetuflow.server.gateway import registration as registration_module
@@ -183,10 +183,57 @@ async def test_a_newer_session_replaces_the_older_one(scene: Scene) -> None:
       assert isinstance((await newer.receive()).payload, HeartbeatResponse)
 
 
+async def test_of_two_that_register_at_once_the_one_taken_last_stays(
+  scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  agent_id = AgentId(new_id())
+  register_agent = registration_module.register_agent
+  calls = 0
+  overtaken = trio.Event()
+
+  def is_waited_for() -> bool:
+    """Tell whether somebody else wants to enter."""
+    lock = scene.sessions._entering.get(agent_id)
+    return lock is not None and lock.statistics().tasks_waiting > 0
+
+  async def register_slowly(*args: Any, **more: Any) -> Any:
+    """Register; the first one hears of it after the second one, if that is possible."""
+    nonlocal calls
+    calls += 1
+    number = calls
+    answer = await register_agent(*args, **more)
+    if number == 2:
+      overtaken.set()
+    while not overtaken.is_set() and not is_waited_for():
+      await trio.lowlevel.checkpoint()
+    return answer
+
+  monkeypatch.setattr(registration_module, "register_agent", register_slowly)
+  async with scene.connect() as older, scene.connect() as newer:
+    await older.send("agent_register_request", introduction(agent_id=agent_id))
+    while not calls:
+      await trio.lowlevel.checkpoint()
+    await newer.register(agent_id=agent_id)
+    assert await older.closed() == 4003
+    await newer.send("heartbeat_request", HeartbeatRequest(sent_at=1.0))
+    assert isinstance((await newer.receive()).payload, HeartbeatResponse)
+    # Nothing is left of the queue at the door.
+    assert len(scene.sessions._entering) == 0
+
+
+async def test_a_namespace_that_is_named_twice_counts_once(scene: Scene) -> None:
+  async with scene.connect() as peer:
+    await peer.register(namespace_ids=[NamespaceId("default")] * 2)
+    [session] = scene.sessions
+    assert scene.sessions.by_namespace() == [("default", [session])]
+
+
 # ── invalid messages ────────────────────────────────────────────────────────────────
 
 WRONG = [
   ("not json", "$"),
+  ("", "$"),
+  (b"", "$"),
   ('{"message_kind": 1}', "$.message_kind"),
   (b"\x78\x9c\x00", "$"),
 ]
@@ -252,12 +299,14 @@ async def test_a_report_of_a_namespace_without_registration_is_invalid(
     assert (await peer.error()).path == "$.payload.updates[0].namespace_id"
 
 
+@pytest.mark.parametrize("letter", ["x", "\N{SNOWMAN}"])
 async def test_a_frame_that_is_too_large_ends_the_session_with_its_code(
-  scene: Scene,
+  scene: Scene, letter: str
 ) -> None:
   async with scene.connect() as peer:
     await peer.register()
-    await peer.socket.send_message("x" * (MAX_MESSAGE_SIZE + 1))
+    count = MAX_MESSAGE_SIZE // len(letter.encode()) + 1
+    await peer.socket.send_message(letter * count)
     assert await peer.closed() == 1009
   await wait_for_agent(scene, 0)
   async with scene.connect() as peer:
@@ -364,7 +413,7 @@ async def test_a_task_goes_through_the_door_and_comes_back(
 async def test_batches_that_nobody_acknowledges_end_the_session_and_are_kept(
   scene: Scene, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  monkeypatch.setattr(sessions_module, "ACK_TIMEOUT", 0.02)
+  monkeypatch.setattr(session_module, "ACK_TIMEOUT", 0.02)
   async with scene.connect() as peer:
     await peer.register()
     [session] = scene.sessions
@@ -404,7 +453,7 @@ async def beat(peer: Peer) -> None:
 async def test_an_agent_that_does_not_read_is_let_go(
   database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  monkeypatch.setattr(sessions_module, "MAX_WAITING_FRAMES", 20)
+  monkeypatch.setattr(session_module, "MAX_WAITING_FRAMES", 20)
   monkeypatch.setattr(connection_module, "CLOSE_TIMEOUT", 0.2)
   monkeypatch.setattr(gateway_module, "UNSENT_TIMEOUT", 1.0)
   command = AgentCommand(command=AgentCommandKind.DRAIN, reason="x" * 1_000_000)

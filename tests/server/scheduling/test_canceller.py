@@ -15,7 +15,8 @@ from hetuflow.protocol.model import TaskId
 from hetuflow.protocol.states import TaskInstanceStatus
 from hetuflow.server.scheduling.canceller import REPEAT_AFTER, Canceller
 from hetuflow.server.scheduling.poller import Poller
-from hetuflow.server.sessions import Session, Sessions
+from hetuflow.server.session import Session
+from hetuflow.server.sessions import Sessions
 from hetuflow.storage.connect import Database
 from hetuflow.storage.transitions import record_updates, request_cancel
 

@@ -11,7 +11,8 @@ from support.members import join, make_tasks
 from support.world import make_job, query
 
 from hetuflow.protocol.model import TaskConfig, new_id
-from hetuflow.server.sessions import Session, Sessions
+from hetuflow.server.session import Session
+from hetuflow.server.sessions import Sessions
 from hetuflow.storage import transitions
 from hetuflow.storage.connect import Connection, Database
 from hetuflow.storage.sql import Query

@@ -27,7 +27,8 @@ from hetuflow.protocol.model import (
 from hetuflow.protocol.states import AgentStatus
 from hetuflow.server.scheduling import poller as poller_module
 from hetuflow.server.scheduling.poller import Poller, deal, satisfies
-from hetuflow.server.sessions import Session, Sessions
+from hetuflow.server.session import Session
+from hetuflow.server.sessions import Sessions
 from hetuflow.storage.agents import Heartbeat, renew_sessions
 from hetuflow.storage.connect import Database, StorageSettings, open_storage
 from hetuflow.storage.namespaces import update_namespace

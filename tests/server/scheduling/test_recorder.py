@@ -22,7 +22,8 @@ from hetuflow.protocol.model import InstanceId, new_id
 from hetuflow.protocol.states import LogStream, TaskInstanceStatus
 from hetuflow.server.scheduling.poller import Poller
 from hetuflow.server.scheduling.recorder import Recorder, Report, merge_updates
-from hetuflow.server.sessions import Session, Sessions
+from hetuflow.server.session import Session
+from hetuflow.server.sessions import Sessions
 from hetuflow.storage.connect import Database
 from hetuflow.storage.instances import get_instance
 from hetuflow.storage.logs import LogWrite, read_log
