@@ -6,7 +6,9 @@ statements run in a thread, one at a time; callers that wait together share one
 transaction. A call that has returned is on record even if the agent is killed right
 then. A caller that is cancelled does not know: its call may still be done. When the disk
 is full or the file at its bound, calls raise `JournalFull`, nothing on record is lost,
-and the writer tries each second whether there is room again.
+and the writer tries each second whether there is room again. The writer outlives whoever
+uses the block: it is not cancelled before the block is left. Should it die, whoever waits
+for it and whoever comes later gets `trio.BrokenResourceError`, shielded or not.
 
 Power loss: with WAL and `synchronous=NORMAL` the kernel has every call that returned, the
 disk perhaps not the last ones; the file stays consistent. So after a reboot a claim in
@@ -73,6 +75,8 @@ class Journal:
     self._written = trio.Event()
     self._over_limit = file.measure()
     self._disk_full = False
+    self._writer = trio.CancelScope(shield=True)
+    self._over = False
 
   @property
   def full(self) -> bool:
@@ -150,7 +154,13 @@ class Journal:
     return numbered
 
   async def _write(self, *statements: Statement) -> None:
-    """Have the writer run statements in one transaction; return when they are on record."""
+    """Have the writer run statements in one transaction; return when they are on record.
+
+    Raises:
+      trio.BrokenResourceError: there is no writer any more.
+    """
+    if self._over:
+      raise trio.BrokenResourceError("the journal is closed")
     call = _Call(statements)
     self._calls.append(call)
     self._called.set()
@@ -159,22 +169,41 @@ class Journal:
       raise call.failure
 
   async def _run(self) -> None:
-    """Write what callers have gathered, for ever; probe for room while there is none."""
-    while True:
-      with trio.move_on_after(PROBE_SECONDS if self._disk_full else float("inf")):
-        await self._called.wait()
-      if not self._calls:
-        self._calls.append(_Call([(journal_file.PROBE, [(str(self.epoch),)])]))
-      await self.write_once()
+    """Write what callers have gathered until `_end`; then nobody is left waiting."""
+    try:
+      with self._writer:
+        while True:
+          await self._wait_calls()
+          await self.write_once()
+    finally:
+      self._over = True
+      for call in self._calls:
+        call.failure = trio.BrokenResourceError("the journal's writer has died")
+        call.done.set()
+
+  async def _wait_calls(self) -> None:
+    """Wait for callers; after a while without room, look whether there is some again."""
+    with trio.move_on_after(PROBE_SECONDS if self._disk_full else float("inf")):
+      await self._called.wait()
+    if not self._calls:
+      self._calls.append(_Call([(journal_file.PROBE, [(str(self.epoch),)])]))
+
+  def _end(self) -> None:
+    """End the writer."""
+    self._writer.cancel()
 
   async def write_once(self) -> int:
     """Write what is waiting in one transaction; return how many calls that were."""
     calls, self._calls = self._calls, []
     self._called = trio.Event()
-    # A thread is never abandoned, so whoever waits learns how its call went.
-    failures, self._over_limit = await trio.to_thread.run_sync(
-      self._apply, [call.statements for call in calls], limiter=self._thread
-    )
+    try:
+      # A thread is never abandoned, so whoever waits learns how its call went.
+      failures, self._over_limit = await trio.to_thread.run_sync(
+        self._apply, [call.statements for call in calls], limiter=self._thread
+      )
+    except BaseException:
+      self._calls = calls + self._calls
+      raise
     self._disk_full = any(isinstance(each, JournalFull) for each in failures)
     for call, failure in zip(calls, failures, strict=True):
       call.failure = failure
@@ -222,7 +251,9 @@ async def open_journal(
       journal = Journal(file)
       async with trio.open_nursery() as nursery:
         nursery.start_soon(journal._run)
-        yield journal
-        nursery.cancel_scope.cancel()
+        try:
+          yield journal
+        finally:
+          journal._end()
     finally:
       file.close()

@@ -153,9 +153,12 @@ class JournalFile:
     return [self.apply([operation])[0] for operation in batch]
 
   def measure(self) -> bool:
-    """Whether what is stored exceeds the limit."""
-    pages = self._number("PRAGMA page_count") - self._number("PRAGMA freelist_count")
-    return pages * self._number("PRAGMA page_size") > self._limit_bytes
+    """Whether what is stored exceeds the limit, or cannot be told."""
+    try:
+      pages = self._number("PRAGMA page_count") - self._number("PRAGMA freelist_count")
+      return pages * self._number("PRAGMA page_size") > self._limit_bytes
+    except sqlite3.Error:
+      return True
 
   def load(self) -> Recovered:
     """Read all that is on record."""
@@ -222,17 +225,8 @@ class JournalFile:
 
   def _claims(self, reader: sqlite3.Connection) -> Iterator[Claim]:
     """Read all claims."""
-    for (
-      identity,
-      namespace,
-      token,
-      due,
-      state,
-      pid,
-      start,
-      boot,
-      payload,
-    ) in reader.execute(LOAD_CLAIMS):
+    for row in reader.execute(LOAD_CLAIMS):
+      identity, namespace, token, due, state, pid, start, boot, payload = row
       yield Claim(
         instance_id=identity,
         namespace=namespace,

@@ -21,6 +21,7 @@ from hetuflow.agent.journal import (
   open_journal,
 )
 from hetuflow.errors import Refused
+from hetuflow.nursery.groups import sole_leaf
 
 ROOT = Path(__file__).parents[2]
 
@@ -202,6 +203,42 @@ async def test_a_full_file_loses_nothing_and_recovers(tmp_path):
     await journal.acknowledge([kept[0].seq])
     (again,) = await journal.append([make_entry(payload=bytes(250_000))])
     assert journal.load().outbox == (again,)
+
+
+async def test_the_journal_serves_its_block_to_the_end_though_all_is_cancelled(
+  tmp_path,
+):
+  with trio.fail_after(10), trio.CancelScope() as everything:
+    async with open_journal(tmp_path) as journal:
+      everything.cancel()
+      for _ in range(3):
+        with trio.CancelScope(shield=True):
+          await journal.append([make_entry()])
+  assert len((await reopened(tmp_path)).outbox) == 3
+
+
+async def test_nobody_waits_for_a_writer_that_has_died(tmp_path):
+  told = []
+
+  async def write(journal):
+    with trio.CancelScope(shield=True):
+      try:
+        await journal.append([make_entry()])
+      except trio.BrokenResourceError as error:
+        told.append(str(error))
+
+  async def use_a_writer_that_dies():
+    async with open_journal(tmp_path) as journal:
+      journal._file.apply = lambda _: 1 / 0
+      async with trio.open_nursery() as nursery:
+        nursery.start_soon(write, journal)
+        nursery.start_soon(write, journal)
+        await trio.sleep_forever()
+
+  with trio.fail_after(10), pytest.raises(BaseExceptionGroup) as caught:
+    await use_a_writer_that_dies()
+  assert isinstance(sole_leaf(caught.value), ZeroDivisionError)
+  assert len(told) == 2
 
 
 @pytest.fixture
