@@ -1,7 +1,7 @@
 """Waiting agents get tasks: one claim for all agents of a kind, one message each.
 
 Run by: one child of each server, for the agents connected to it. Owns the floors (below
-which rank a route was found empty), and caches of routes and frozen configurations.
+which rank a route was found empty) and a cache of frozen configurations.
 Agents that satisfy the same routes of a namespace are interchangeable and claimed for
 together. A wake-up is a hint; every ``interval`` seconds everything is looked at.
 
@@ -37,20 +37,18 @@ from hetuflow.protocol.model import (
   TaskConfig,
   TaskId,
 )
+from hetuflow.server.scheduling.routing import Routing
 from hetuflow.server.session import Session
 from hetuflow.server.sessions import Sessions
 from hetuflow.storage.connect import Database, Record
 from hetuflow.storage.failures import may_have_happened
-from hetuflow.storage.routes import Route, list_routes
 from hetuflow.storage.transitions import ClaimOffer, claim_tasks, load_configs
 
-__all__ = ["Poller", "deal", "satisfies"]
+__all__ = ["Poller", "deal"]
 
 CLAIM_LIMIT = 500
 """Places of each budget in one claim; more took longer per task when measured."""
 CACHED_CONFIGS = 5_000
-ROUTE_INTERVAL = 5.0
-"""Seconds after which routes are read again though nobody said that there are new ones."""
 BOTTOM = datetime(1970, 1, 1, tzinfo=UTC)
 
 _log = structlog.get_logger()
@@ -88,8 +86,7 @@ class Poller:
     self._sessions = sessions
     self._interval = interval
     self._wakeup = wakeup
-    self._routes: dict[NamespaceId, dict[int, Route]] = {}
-    self._routes_until = 0.0
+    self._routing = Routing(database, sessions)
     self._floors: dict[int, datetime] = {}
     self._hints = 0
     self._full_look_at = 0.0
@@ -100,7 +97,7 @@ class Poller:
   def hint(self, payload: str | None) -> None:
     """Take a notification: there are tasks or routes, or anything may have happened."""
     if payload is None or payload == "routes":
-      self._routes_until = 0.0
+      self._routing.hint()
     self._floors.clear()
     self._hints += 1
     self._wakeup.set()
@@ -125,8 +122,7 @@ class Poller:
     for namespace_id, sessions in self._sessions.by_namespace():
       if not any(session.run or session.hold for session in sessions):
         continue
-      if now >= self._routes_until or namespace_id not in self._routes:
-        await self._read_routes()
+      await self._routing.refresh(namespace_id)
       for routes, group in self._groups(namespace_id, sessions):
         more |= await self._claim(namespace_id, routes, group)
     return more
@@ -138,31 +134,10 @@ class Poller:
     groups: dict[tuple[int, ...], list[Session]] = {}
     for session in sessions:
       if session.run or session.hold:
-        routes = self._satisfied(namespace_id, session)
+        routes = self._routing.satisfied(namespace_id, session)
         if routes:
           groups.setdefault(routes, []).append(session)
     return list(groups.items())
-
-  def _satisfied(self, namespace_id: NamespaceId, session: Session) -> tuple[int, ...]:
-    """Find the routes of a namespace that an agent satisfies, remembered by session."""
-    routes = self._routes.get(namespace_id, {})
-    known = session.routes.get(namespace_id)
-    if known is None or known[0] is not routes:
-      found = tuple(route.id for route in routes.values() if satisfies(session, route))
-      known = session.routes[namespace_id] = (routes, found)
-    return known[1]
-
-  async def _read_routes(self) -> None:
-    """Read every route of the namespaces that agents are connected for."""
-    names = self._sessions.namespaces()
-    routes: dict[NamespaceId, dict[int, Route]] = {name: {} for name in names}
-    for route in await list_routes(self._database, names):
-      routes.setdefault(route.namespace_id, {})[route.id] = route
-    # Unchanged namespaces keep their object, and sessions what they know of it.
-    for name, fresh in routes.items():
-      if self._routes.get(name) != fresh:
-        self._routes[name] = fresh
-    self._routes_until = trio.current_time() + ROUTE_INTERVAL
 
   async def _claim(
     self,
@@ -194,7 +169,7 @@ class Poller:
       self._raise_floors(rows)
     with _in_doubt(sessions, always=True):
       await self._outage.retry(partial(self._learn_configs, rows))
-    self._send(namespace_id, sessions, rows)
+      self._send(namespace_id, sessions, rows)
     due = sum(not row["held"] for row in rows)
     return due == len(run) > 0 or len(rows) - due == len(hold) > 0
 
@@ -307,22 +282,12 @@ def deal(budgets: Sequence[tuple[Session, int]], limit: int) -> list[Session]:
   if len(budgets) == 1:
     session, places = budgets[0]
     return [session] * min(places, limit)
+  total = max(1, sum(places for _, places in budgets))
+  # Nobody gets more than half a place beyond its share: what lies further is not dealt.
+  reach = limit + len(budgets) / 2
   spread = sorted(
     ((place + 0.5) / places, number)
     for number, (_, places) in enumerate(budgets)
-    for place in range(min(places, limit))
+    for place in range(min(places, limit, int(places * reach / total) + 1))
   )
   return [budgets[number][0] for _, number in spread[:limit]]
-
-
-def satisfies(session: Session, route: Route) -> bool:
-  """Tell whether an agent can do what a route asks for."""
-  selector = route.selector
-  capabilities = session.capabilities
-  if selector.get("executor") not in capabilities.executors:
-    return False
-  function = selector.get("function")
-  if function is not None and function not in capabilities.functions:
-    return False
-  labels: dict[str, str] = selector.get("labels", {})
-  return all(session.labels.get(name) == value for name, value in labels.items())

@@ -1,0 +1,86 @@
+"""Which agent can do what: the routes of each namespace, as this server knows them.
+
+Run by: the poller, in its own task; hints come from anybody in the Trio thread. Owns what
+was read of the routes. A route that no hint told of is found by reading again every few
+seconds; an agent that comes or changes is compared with all of them anew.
+"""
+
+import math
+
+import trio
+
+from hetuflow.protocol.model import NamespaceId
+from hetuflow.server.session import Session
+from hetuflow.server.sessions import Sessions
+from hetuflow.storage.connect import Database
+from hetuflow.storage.routes import Route, list_routes
+
+__all__ = ["Routing", "satisfies"]
+
+INTERVAL = 5.0
+"""Seconds after which routes are read again though nobody said that there are new ones."""
+
+
+class Routing:
+  """The routes of the namespaces that agents are connected for.
+
+  Args:
+    database: where routes are.
+    sessions: the connected agents.
+  """
+
+  def __init__(self, database: Database, sessions: Sessions) -> None:
+    self._database = database
+    self._sessions = sessions
+    self._routes: dict[NamespaceId, dict[int, Route]] = {}
+    self._fresh_until = -math.inf
+
+  def hint(self) -> None:
+    """Take a hint that there are new routes."""
+    self._fresh_until = -math.inf
+
+  async def refresh(self, namespace_id: NamespaceId) -> None:
+    """Read the routes again if they may have changed, or are not known at all."""
+    known = namespace_id in self._routes
+    if known and trio.current_time() < self._fresh_until:
+      return
+    # Before they are read: a hint that comes meanwhile may speak of a later one.
+    self._fresh_until = trio.current_time() + INTERVAL
+    try:
+      await self._read()
+    except BaseException:
+      self._fresh_until = -math.inf
+      raise
+
+  def satisfied(self, namespace_id: NamespaceId, session: Session) -> tuple[int, ...]:
+    """Find the routes of a namespace that an agent satisfies, remembered by session."""
+    routes = self._routes.get(namespace_id, {})
+    known = session.routes.get(namespace_id)
+    if known is None or known[0] is not routes:
+      found = tuple(route.id for route in routes.values() if satisfies(session, route))
+      known = session.routes[namespace_id] = (routes, found)
+    return known[1]
+
+  async def _read(self) -> None:
+    """Read every route of the namespaces that agents are connected for."""
+    names = self._sessions.namespaces()
+    routes: dict[NamespaceId, dict[int, Route]] = {name: {} for name in names}
+    for route in await list_routes(self._database, names):
+      routes.setdefault(route.namespace_id, {})[route.id] = route
+    # Unchanged namespaces keep their object, and sessions what they know of it.
+    for name, fresh in routes.items():
+      if self._routes.get(name) != fresh:
+        self._routes[name] = fresh
+
+
+def satisfies(session: Session, route: Route) -> bool:
+  """Tell whether an agent can do what a route asks for."""
+  selector = route.selector
+  capabilities = session.capabilities
+  if selector.get("executor") not in capabilities.executors:
+    return False
+  function = selector.get("function")
+  if function is not None and function not in capabilities.functions:
+    return False
+  labels: dict[str, str] = selector.get("labels", {})
+  return all(session.labels.get(name) == value for name, value in labels.items())
