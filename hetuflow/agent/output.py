@@ -122,7 +122,8 @@ class _Reader:
     self._output = output
     self._epoll = select.epoll(3)
     self._streams: dict[int, str] = {}
-    self._epoll.register(running.pidfd, select.EPOLLIN)
+    # Once for each news: one that is traced has ended for a while before it can be reaped.
+    self._epoll.register(running.pidfd, select.EPOLLIN | select.EPOLLET)
     for fd, name in ((running.stdout, "stdout"), (running.stderr, "stderr")):
       if fd is not None:
         self._streams[fd] = name

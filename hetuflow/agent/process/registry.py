@@ -13,13 +13,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-__all__ = ["become_subreaper", "is_foreign", "known", "launching", "strangers"]
+__all__ = [
+  "become_subreaper",
+  "dropped",
+  "is_foreign",
+  "known",
+  "launching",
+  "reap_dropped",
+  "strangers",
+]
 
 PR_SET_CHILD_SUBREAPER = 36
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 known: set[int] = set()
+dropped: set[int] = set()
+"""Those of the known whose owner has given up waiting for their end."""
 _launches: dict[object, int] = {}
 
 
@@ -39,6 +49,18 @@ def launching() -> Iterator[None]:
     yield
   finally:
     del _launches[launch]
+
+
+def reap_dropped() -> None:
+  """Reap those that were let go of before their end, if that has come."""
+  for pid in list(dropped):
+    try:
+      ended = os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+      ended = True
+    if ended:
+      dropped.discard(pid)
+      known.discard(pid)
 
 
 def is_foreign(start_time: int) -> bool:

@@ -19,6 +19,8 @@ from hetuflow.agent.process.stat import read_stat
 
 __all__ = ["Exit", "Running"]
 
+TRACED_SECONDS = 0.05
+
 
 @frozen(kw_only=True)
 class Exit:
@@ -29,8 +31,7 @@ class Exit:
     signal: the signal that ended it, None if it exited.
     cpu_seconds: user and system time, its waited-for children included.
     max_memory_bytes: peak resident memory of the largest of them; None if unknown: the
-      kernel lets a child inherit its starter's peak, so less than that is hidden unless
-      `Running.sample` has seen it.
+      kernel lets a child inherit its starter's peak, so less than that is hidden.
     started_at: epoch seconds right after its program was executed.
     ended_at: epoch seconds when its end was seen.
     seconds: from start to end on the monotonic clock.
@@ -80,7 +81,6 @@ class Running:
     self._started_monotonic = time.monotonic()
     self._wall = wall
     self._memory_floor_bytes = memory_floor_bytes
-    self._memory_seen_bytes = 0
     self._start_time: int | None = None
     registry.known.add(pid)
     try:
@@ -112,15 +112,17 @@ class Running:
 
   async def wait(self) -> Exit:
     """Wait until it has ended; any number of tasks may."""
-    if self.poll() is None:
-      # Trio lets one task wait for a descriptor, so each waiter has a copy.
-      copy = os.dup(self.pidfd)
-      try:
-        await trio.lowlevel.wait_readable(copy)
-      finally:
-        os.close(copy)
-    ended = self.poll()
-    assert ended is not None  # noqa: S101 - a readable pidfd is a process to reap
+    if (ended := self.poll()) is not None:
+      return ended
+    # Trio lets one task wait for a descriptor, so each waiter has a copy.
+    copy = os.dup(self.pidfd)
+    try:
+      await trio.lowlevel.wait_readable(copy)
+    finally:
+      os.close(copy)
+    while (ended := self.poll()) is None:  # noqa: ASYNC110 - nothing tells of it
+      # Whoever traces it, such as a debugger, reaps it before us.
+      await trio.sleep(TRACED_SECONDS)
     return ended
 
   def signal_group(self, number: int) -> bool:
@@ -130,21 +132,13 @@ class Running:
     os.killpg(self.pid, number)
     return True
 
-  def sample(self) -> int | None:
-    """Note and return its peak memory in bytes by now; None if it cannot be read."""
-    try:
-      with open(f"/proc/{self.pid}/status", "rb") as file:
-        for line in file:
-          if line.startswith(b"VmHWM:"):
-            seen = int(line.split()[1]) * 1024
-            self._memory_seen_bytes = max(self._memory_seen_bytes, seen)
-            return seen
-    except OSError:
-      pass
-    return None
-
   def close(self) -> None:
-    """Close its descriptors; the process itself is not touched."""
+    """Close its descriptors; the process itself is not touched.
+
+    One that has not ended, as the kernel holds it, is reaped at the end of another.
+    """
+    if self.exit is None:
+      registry.dropped.add(self.pid)
     self.close_streams()
     if self.pidfd >= 0:
       os.close(self.pidfd)
@@ -160,13 +154,12 @@ class Running:
   def _account(self, status: int, usage: struct_rusage) -> Exit:
     """Make the account from what wait4 says."""
     peak = usage.ru_maxrss * 1024
-    known = peak if peak > self._memory_floor_bytes else self._memory_seen_bytes
     signalled = os.WIFSIGNALED(status)
     return Exit(
       exit_code=None if signalled else os.WEXITSTATUS(status),
       signal=os.WTERMSIG(status) if signalled else None,
       cpu_seconds=usage.ru_utime + usage.ru_stime,
-      max_memory_bytes=known or None,
+      max_memory_bytes=peak if peak > self._memory_floor_bytes else None,
       started_at=self.started_at,
       ended_at=self._wall(),
       seconds=time.monotonic() - self._started_monotonic,

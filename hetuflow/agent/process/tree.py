@@ -97,6 +97,7 @@ def _is_left_by(pid: int, running: Running) -> bool:
 
 def _reap_strangers() -> list[int]:
   """Reap adopted children that have ended; return those that live."""
+  registry.reap_dropped()
   alive = []
   own_session = os.getsid(0)
   for pid in registry.strangers():
