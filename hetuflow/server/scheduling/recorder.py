@@ -5,14 +5,14 @@ and nobody has written. While one batch is written the next one gathers, so that
 are as large as the load and a lone report waits for nothing.
 
 If the database is away the batch is tried again until it is back; reports gather, and
-the agents, who get no ack, stop sending at their own limit. If the server dies the
+the agents, who get no ack, stop sending at their own limit. What they send again in the
+meantime takes the place of what still waits. If the server dies the
 agents send everything again to the next one: what was written already is a duplicate.
 
 A batch that the database refuses for its data is halved until the bad report is alone;
 that one is kept as a dead letter and answered ``invalid``.
 """
 
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 from uuid import UUID
@@ -30,7 +30,7 @@ from hetuflow.protocol.messages import (
   MessageKind,
   TaskInstanceUpdate,
 )
-from hetuflow.protocol.model import InstanceId, NamespaceId
+from hetuflow.protocol.model import AgentId, InstanceId, NamespaceId
 from hetuflow.protocol.states import TaskInstanceStatus
 from hetuflow.server.session import Session
 from hetuflow.storage.connect import Database
@@ -41,6 +41,8 @@ from hetuflow.storage.transitions import record_updates
 __all__ = ["Recorder", "Report", "merge_updates"]
 
 BATCH_ROWS = 500
+"""Rows of one statement; one that takes longer than the database allows would be tried
+again for ever."""
 BATCH_BYTES = 4 * 1024**2
 
 Row = TypeVar("Row", TaskInstanceUpdate, LogWrite)
@@ -57,6 +59,11 @@ class Report:
   message_id: UUID
   updates: Sequence[TaskInstanceUpdate] = ()
   chunks: Sequence[tuple[NamespaceId, LogWrite]] = ()
+
+  @property
+  def key(self) -> tuple[AgentId, UUID]:
+    """What it is known by when it comes again, also in another session."""
+    return self.session.agent_id, self.message_id
 
   @property
   def size(self) -> tuple[int, int]:
@@ -85,7 +92,7 @@ class Recorder:
 
   def __init__(self, database: Database) -> None:
     self._database = database
-    self._queue: deque[Report] = deque()
+    self._queue: dict[tuple[AgentId, UUID], Report] = {}
     self._wakeup = Wakeup()
     self._idle = trio.Event()
     self._outage = Outage(Unavailable, event="recorder_waits_for_database")
@@ -93,7 +100,7 @@ class Recorder:
 
   def submit(self, report: Report) -> None:
     """Take a report; it is acknowledged on its session once it is committed."""
-    self._queue.append(report)
+    self._queue[report.key] = report
     self._wakeup.set()
 
   async def run(
@@ -120,20 +127,20 @@ class Recorder:
     # Output first: an update may end the instance that the output belongs to.
     await self._write_chunks(batch)
     outcomes = await self._write_updates(batch)
-    # Only now: what is cancelled in between is written again and is a duplicate then.
-    for _ in batch:
-      self._queue.popleft()
     self.statistics.batches += 1
     self.statistics.seconds += trio.current_time() - started
     for report in batch:
-      report.session.send(MessageKind.ACK, _ack(report, outcomes))
+      # Only now: what is cancelled in between is written again and is a duplicate then.
+      # If it has come again meanwhile, the answer goes where the agent is by now.
+      last = self._queue.pop(report.key)
+      last.session.send(MessageKind.ACK, _ack(report, outcomes))
     return len(batch)
 
   def _gather(self) -> list[Report]:
     """Look at as many waiting messages as one statement takes well."""
     batch: list[Report] = []
     rows = size = 0
-    for report in self._queue:
+    for report in self._queue.values():
       more_rows, more_size = report.size
       if batch and (rows + more_rows > BATCH_ROWS or size + more_size > BATCH_BYTES):
         break
@@ -179,18 +186,26 @@ class Recorder:
   async def _halving(
     self, rows: Sequence[Row], write: Callable[[Sequence[Row]], Awaitable[Outcomes]]
   ) -> Outcomes:
-    """Write rows; where they are refused for their data, find and bury the bad one."""
+    """Write rows, too many in parts; of those refused for their data bury the bad one."""
 
     async def step() -> Outcomes:
       """Try once; the outage repeats it while the database is away."""
       return await write(rows)
 
+    if len(rows) > BATCH_ROWS:
+      return await self._halves(rows, write)
     try:
       return await self._outage.retry(step)
     except StorageError as error:
       if len(rows) == 1:
         await self._bury(rows[0], str(error))
         return {rows[0].instance_id: AckOutcome.INVALID}
+    return await self._halves(rows, write)
+
+  async def _halves(
+    self, rows: Sequence[Row], write: Callable[[Sequence[Row]], Awaitable[Outcomes]]
+  ) -> Outcomes:
+    """Write rows in two parts."""
     middle = len(rows) // 2
     first = await self._halving(rows[:middle], write)
     return first | await self._halving(rows[middle:], write)

@@ -1,9 +1,12 @@
 """Reports on their way into a real database, whatever happens there."""
 
+from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+import attrs
+import pytest
 import trio
 from support.members import DEFAULT, acks, count_tasks, dispatched, join, make_tasks
 from support.postgres import Postgres
@@ -20,6 +23,7 @@ from hetuflow.protocol.messages import (
 )
 from hetuflow.protocol.model import InstanceId, new_id
 from hetuflow.protocol.states import LogStream, TaskInstanceStatus
+from hetuflow.server.scheduling import recorder as recorder_module
 from hetuflow.server.scheduling.poller import Poller
 from hetuflow.server.scheduling.recorder import Recorder, Report, merge_updates
 from hetuflow.server.session import Session
@@ -31,6 +35,10 @@ from hetuflow.storage.tasks import get_task
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 LETTERS = query("SELECT kind, reason, payload FROM sched_dead_letter")
+WAITING = query("""
+  SELECT count(*) FROM pg_stat_activity
+  WHERE datname = current_database() AND wait_event_type = 'Lock'
+""")
 BY_STATUS = query("""
   SELECT status::text, count(*) FROM sched_task_instance GROUP BY 1 ORDER BY 1
 """)
@@ -232,22 +240,80 @@ async def test_batches_are_bounded(database: Database) -> None:
   assert await count_tasks(database, "succeeded") == 700
 
 
+async def test_a_message_that_is_too_long_is_written_in_parts(
+  database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setattr(recorder_module, "BATCH_ROWS", 8)
+  agent, tasks = await claim(database, 20)
+  record, sizes = recorder_module.record_updates, []
+
+  async def count_and_record(*args: Any) -> Any:
+    sizes.append(len(args[2]))
+    return await record(*args)
+
+  monkeypatch.setattr(recorder_module, "record_updates", count_and_record)
+  recorder = Recorder(database)
+  submit(recorder, agent, updates=[make_update(task) for task in tasks])
+  assert await recorder.record_once() == 1
+  assert sum(sizes) == 20
+  assert max(sizes) <= 8
+  assert await count_tasks(database, "succeeded") == 20
+  [ack] = acks(agent)
+  assert outcomes(ack) == {}
+
+
+async def test_a_message_that_comes_again_waits_once_and_is_answered_where_it_came_last(
+  database: Database,
+) -> None:
+  older, (one, two) = await claim(database, 2)
+  newer = attrs.evolve(older, frames=deque())
+  recorder = Recorder(database)
+  first = submit(recorder, older, updates=[make_update(one)])
+  other = submit(recorder, older, updates=[make_update(two)])
+  for _ in range(100):
+    recorder.submit(attrs.evolve(first, session=newer))
+  assert await recorder.record_once() == 2
+  assert [ack.message_id for ack in acks(newer)] == [first.message_id]
+  assert [ack.message_id for ack in acks(older)] == [other.message_id]
+  # Once it is written it is a repetition like any other.
+  recorder.submit(first)
+  assert await recorder.record_once() == 1
+  [ack] = acks(older)
+  assert outcomes(ack) == {one.instance_id: AckOutcome.DUPLICATE}
+
+
+async def test_a_message_that_comes_again_while_it_is_written_is_answered_once(
+  database: Database,
+) -> None:
+  older, [task] = await claim(database, 1)
+  newer = attrs.evolve(older, frames=deque())
+  recorder = Recorder(database)
+  report = submit(recorder, older, updates=[make_update(task)])
+  with trio.fail_after(20):
+    async with trio.open_nursery() as nursery, database.transaction() as connection:
+      await connection.fetch(query("SELECT id FROM sched_task FOR UPDATE"))
+      nursery.start_soon(recorder.record_once)
+      while not await database.fetchval(WAITING):
+        pass
+      recorder.submit(attrs.evolve(report, session=newer))
+    await recorder.drain()
+  [ack] = acks(newer)
+  assert (ack.message_id, outcomes(ack)) == (report.message_id, {})
+  assert acks(older) == []
+
+
 async def test_a_finish_that_meets_a_cancel_still_ends_the_task(
   database: Database,
 ) -> None:
   agent, [task] = await claim(database, 1)
   recorder = Recorder(database)
   submit(recorder, agent, updates=[make_update(task)])
-  waiting = query("""
-    SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND wait_event_type = 'Lock'
-  """)
   ask = query("UPDATE sched_task SET cancel_requested_at = now() WHERE id = $id")
   with trio.fail_after(20):
     async with trio.open_nursery() as nursery, database.transaction() as connection:
       await connection.fetch(ask, id=task.task_id)
       nursery.start_soon(recorder.record_once)
-      while not await database.fetchval(waiting):
+      while not await database.fetchval(WAITING):
         pass
   ended = await get_task(database, task.task_id)
   assert ended.status == "succeeded"
@@ -309,8 +375,8 @@ async def test_everything_is_written_once_though_connections_keep_dying(
         updates=[make_update(task, exit_code=0) for task in part],
         chunks=[(DEFAULT, make_chunk(task, b"out")) for task in part],
       )
-      # So that what comes during a statement is another batch.
-      await trio.sleep(0.01)
+      # So that there are many batches: the first ack is there.
+      await agent.wakeup.wait()
     await recorder.drain()
     done.set()
 
