@@ -168,6 +168,9 @@ class Janitor:
   async def tidy_once(self) -> None:
     """Make partitions ahead and forget expired keys."""
     made = await ensure_partitions(self._database)
-    forgotten = await forget_expired(self._database, FORGET_LIMIT)
+    forgotten = latest = await forget_expired(self._database, FORGET_LIMIT)
+    while latest == FORGET_LIMIT:
+      latest = await forget_expired(self._database, FORGET_LIMIT)
+      forgotten += latest
     if made or forgotten:
       _log.info("upkeep_done", partitions=made, keys_forgotten=forgotten)

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 import trio
 from support.postgres import Postgres
 from support.world import query, read_clock
 
 from hetuflow.protocol.model import ServerForCreate, ServerId, new_id
 from hetuflow.server.clock import DatabaseClock
+from hetuflow.server.scheduling import registry as registry_module
 from hetuflow.server.scheduling.registry import Announcer, Janitor, Registry
 from hetuflow.storage.connect import Database
 from hetuflow.storage.servers import delete_server, get_server, stop_server
@@ -124,6 +126,15 @@ async def test_upkeep_makes_partitions_and_forgets_what_has_expired(
   assert await database.fetchval(KEYS) == 4
   await janitor.tidy_once()
   assert await database.fetchval(WEEKS) == weeks
+
+
+async def test_upkeep_goes_on_until_everything_that_has_expired_is_forgotten(
+  database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setattr(registry_module, "FORGET_LIMIT", 2)
+  await database.fetch(FORGOTTEN)
+  await Janitor(database).tidy_once()
+  assert await database.fetchval(KEYS) == 4
 
 
 async def test_servers_may_keep_up_at_once(database: Database) -> None:
