@@ -226,6 +226,7 @@ async def open_storage(settings: StorageSettings) -> AsyncIterator[Database]:
     Unavailable: the database cannot be reached.
   """
   milliseconds = str(int(settings.statement_timeout * 1000))
+  patience = settings.statement_timeout + ANSWER_MARGIN
   async with trio_asyncio.open_loop() as loop:
     forget_cancelled_timers(loop)
     pool = triopg.create_pool(
@@ -234,6 +235,8 @@ async def open_storage(settings: StorageSettings) -> AsyncIterator[Database]:
       max_size=settings.pool_size,
       max_inactive_connection_lifetime=IDLE_LIFETIME,
       timeout=CONNECT_TIMEOUT,
+      # For what carries no limit of its own: BEGIN, COMMIT and ROLLBACK.
+      command_timeout=patience,
       init=_prepare_connection,
       reset=_keep_state,
       server_settings={
@@ -250,7 +253,7 @@ async def open_storage(settings: StorageSettings) -> AsyncIterator[Database]:
     unreachable = await _connect(pool)
     if unreachable is None:
       try:
-        yield Database(pool, settings.statement_timeout + ANSWER_MARGIN)
+        yield Database(pool, patience)
       finally:
         await _close(pool)
   if unreachable is not None:

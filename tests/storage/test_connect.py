@@ -3,8 +3,9 @@
 import os
 import random
 import signal
+import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import trio
@@ -177,6 +178,30 @@ async def test_a_frozen_database_ends_no_statement_but_ours_do(
       freeze = frozen(postgres, dsn)
       freeze.__enter__()
     freeze.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("moment", ["begin", "commit"])
+async def test_a_frozen_database_holds_no_transaction_for_ever(
+  dsn: str, postgres: Postgres, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+  monkeypatch.setattr(connect, "ANSWER_MARGIN", 0.3)
+  monkeypatch.setattr(connect, "ACQUIRE_TIMEOUT", 0.5)
+  settings = StorageSettings(dsn=dsn, pool_size=1, statement_timeout=0.2)
+  with ExitStack() as ice:
+    # A commit is shielded: no cancellation would end a wait for it.
+    thaw = threading.Timer(20, ice.close)
+    ice.callback(thaw.cancel)
+    thaw.start()
+    async with open_storage(settings) as database, database.connection() as connection:
+      began = trio.current_time()
+      if moment == "begin":
+        ice.enter_context(frozen(postgres, dsn))
+      with pytest.raises(Unavailable):
+        async with connection.transaction():
+          await connection.fetch(WEIGH, id="default")
+          if moment == "commit":
+            ice.enter_context(frozen(postgres, dsn))
+      assert trio.current_time() - began < 10
 
 
 async def test_a_pool_without_a_free_connection_is_unavailable(
