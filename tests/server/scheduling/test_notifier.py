@@ -8,9 +8,12 @@ import trio
 from support.postgres import Postgres
 from support.world import query
 
+from hetuflow.errors import Unavailable
+from hetuflow.nursery import Backoff, Outage
 from hetuflow.server.scheduling import notifier as notifier_module
 from hetuflow.server.scheduling.notifier import CHANNEL, Notifier
-from hetuflow.storage.connect import Database
+from hetuflow.storage.connect import Connection, Database
+from hetuflow.storage.maintenance import read_clock
 
 NOTIFY = query(f"SELECT pg_notify('{CHANNEL}', $payload)")
 
@@ -81,6 +84,39 @@ async def test_a_connection_that_does_not_answer_is_replaced(
         await ear.wait_for([None, None])
       finally:
         os.kill(pid, signal.SIGCONT)
+      nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_that_had_lived_is_replaced_without_delay(
+  database: Database, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setattr(notifier_module, "KEEP_ALIVE_INTERVAL", 0.01)
+  proofs = 0
+  proved = trio.Event()
+
+  async def read_and_count(connection: Connection) -> object:
+    """Read the clock and tell that it came about; called again, that it was noted."""
+    nonlocal proofs
+    proofs += 1
+    if proofs == 2:
+      proved.set()
+    return await read_clock(connection)
+
+  monkeypatch.setattr(notifier_module, "read_clock", read_and_count)
+  ear = Ear()
+  notifier = Notifier(database, ear)
+  delays = Backoff(initial=3_600.0, maximum=3_600.0, jitter=0.0)
+  notifier._outage = Outage(Unavailable, event="waits", backoff=delays)
+  with trio.fail_after(30):
+    async with trio.open_nursery() as nursery:
+      await nursery.start(notifier.run)
+      for deaths in range(3):
+        await ear.wait_for([None] * (deaths + 1))
+        await proved.wait()
+        proofs, proved = 0, trio.Event()
+        [pid] = listeners(postgres)
+        postgres.sql(f"SELECT pg_terminate_backend({pid})")
+      await ear.wait_for([None] * 4)
       nursery.cancel_scope.cancel()
 
 
