@@ -7,7 +7,8 @@ over. Everything is closed in reverse when the block is left.
 When the database dies: a call raises ``Unavailable``; its connection is thrown away by
 the pool, which makes new ones as they are asked for. Nothing here retries an outage: the
 caller knows whether it may. A statement on its own that the database rolled back for the
-sake of others (deadlock, serialisation) is repeated at once.
+sake of others (deadlock, serialisation) is repeated at once, and so is one that found no
+partition for its week, once that is made.
 
 Gaps of triopg that are closed here: ``acquire`` and the release have no time limit, the
 state of a connection is reset by a query at each release (we change none), its ``listen``
@@ -32,14 +33,25 @@ import triopg
 from triopg._triopg import TrioPoolAcquireContextProxy
 
 from hetuflow.errors import StorageError, Unavailable
-from hetuflow.storage.failures import repeatable, translated
-from hetuflow.storage.sql import Query
+from hetuflow.storage.failures import lacks_partition, repeatable, translated
+from hetuflow.storage.sql import Query, load_queries
 from hetuflow.storage.timers import forget_cancelled_timers
 
-__all__ = ["Connection", "Database", "Record", "StorageSettings", "open_storage"]
+__all__ = [
+  "WEEKS_AHEAD",
+  "Connection",
+  "Database",
+  "Record",
+  "StorageSettings",
+  "open_storage",
+]
 
 Record = asyncpg.Record
 
+_maintenance = load_queries("maintenance")
+
+WEEKS_AHEAD = 8
+"""Weeks for which partitions stand ready, so that a month without upkeep does no harm."""
 ACQUIRE_TIMEOUT = 5.0
 """Seconds to wait for a connection before the database counts as unavailable, and for
 it to be fit for use again when it is given back."""
@@ -100,10 +112,20 @@ class Connection:
         with translated(query.name):
           return await call(query.text, *arguments, timeout=self._patience)
       except Unavailable as error:
-        if not repeatable(error) or self._raw.is_in_transaction():
+        if self._raw.is_in_transaction():
+          raise
+        if lacks_partition(error):
+          await self._make_partitions()
+        elif not repeatable(error):
           raise
     with translated(query.name):
       return await call(query.text, *arguments, timeout=self._patience)
+
+  async def _make_partitions(self) -> None:
+    """Make the weeks that a statement found missing, ahead of the next upkeep."""
+    query = _maintenance.ensure_partitions
+    with translated(query.name):
+      await self._raw.fetchval(query.text, WEEKS_AHEAD, timeout=self._patience)
 
   @asynccontextmanager
   async def transaction(self) -> AsyncIterator["Connection"]:

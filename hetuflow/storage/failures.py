@@ -10,7 +10,7 @@ import asyncpg
 
 from hetuflow.errors import Conflict, StorageError, Unavailable
 
-__all__ = ["may_have_happened", "repeatable", "translated"]
+__all__ = ["lacks_partition", "may_have_happened", "repeatable", "translated"]
 
 RETRYABLE = ("40001", "40P01")
 """SQLSTATEs of a serialisation failure and a deadlock: the statement may be repeated."""
@@ -63,6 +63,8 @@ class translated:
 
 def _translate(what: str, error: BaseException) -> StorageError | None:
   """Find the project's error for a driver's, or None where it is not one."""
+  if _is_partition_missing(error):
+    return Unavailable(f"{what}: {error}")
   if isinstance(error, asyncpg.IntegrityConstraintViolationError):
     return Conflict(f"{what}: {error.args[0]}")
   # A value that cannot be sent is an InterfaceError too, but no outage.
@@ -84,6 +86,23 @@ def repeatable(error: Unavailable) -> bool:
     error: what the statement ended in.
   """
   return getattr(error.__cause__, "sqlstate", None) in RETRYABLE
+
+
+def lacks_partition(error: Unavailable) -> bool:
+  """Tell whether a statement failed because a week has no partition yet.
+
+  Args:
+    error: what the statement ended in.
+  """
+  return _is_partition_missing(error.__cause__)
+
+
+def _is_partition_missing(error: BaseException | None) -> bool:
+  """Tell a row without a partition from one that breaks a rule: both are check_violation.
+
+  It is no fault of the data: the clock has leapt past the weeks that were made.
+  """
+  return isinstance(error, asyncpg.CheckViolationError) and not error.constraint_name
 
 
 def may_have_happened(error: BaseException) -> bool:

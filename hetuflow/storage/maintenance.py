@@ -2,15 +2,12 @@
 
 from datetime import datetime
 
-from hetuflow.storage.connect import Connection, Database
+from hetuflow.storage.connect import WEEKS_AHEAD, Connection, Database
 from hetuflow.storage.sql import load_queries
 
-__all__ = ["WEEKS_AHEAD", "ensure_partitions", "read_clock"]
+__all__ = ["ensure_partitions", "read_clock"]
 
 _sql = load_queries("maintenance")
-
-WEEKS_AHEAD = 8
-"""Weeks for which partitions stand ready, so that a month without upkeep does no harm."""
 
 
 async def ensure_partitions(executor: Database | Connection) -> int:

@@ -188,19 +188,28 @@ async def test_a_frozen_database_holds_no_transaction_for_ever(
   monkeypatch.setattr(connect, "ACQUIRE_TIMEOUT", 0.5)
   settings = StorageSettings(dsn=dsn, pool_size=1, statement_timeout=0.2)
   with ExitStack() as ice:
+
+    def freeze() -> None:
+      """Let the database stand still until the end of the test."""
+      ice.enter_context(frozen(postgres, dsn))
+
+    async def weigh() -> None:
+      """Freeze the database at one moment of a transaction."""
+      if moment == "begin":
+        freeze()
+      async with connection.transaction():
+        await connection.fetch(WEIGH, id="default")
+        if moment == "commit":
+          freeze()
+
     # A commit is shielded: no cancellation would end a wait for it.
     thaw = threading.Timer(20, ice.close)
     ice.callback(thaw.cancel)
     thaw.start()
     async with open_storage(settings) as database, database.connection() as connection:
       began = trio.current_time()
-      if moment == "begin":
-        ice.enter_context(frozen(postgres, dsn))
       with pytest.raises(Unavailable):
-        async with connection.transaction():
-          await connection.fetch(WEIGH, id="default")
-          if moment == "commit":
-            ice.enter_context(frozen(postgres, dsn))
+        await weigh()
       assert trio.current_time() - began < 10
 
 
