@@ -1,15 +1,19 @@
 """Reports of one kind on their way to the server: waiting, in flight, acknowledged.
 
-Who runs it: the outbox owns two lanes and pumps them; plain objects of the Trio thread.
-A message once made keeps its id and its content until it is acknowledged, so that one
-sent again is recognised. Across sessions messages keep the order they were made in.
+Who runs it: the outbox owns two lanes and runs ``pump`` of each in every session; the
+rest are plain calls of the Trio thread. When the session ends the pump is cancelled, and
+what is in flight is sent again in the next one. A message once made keeps its id and its
+content until it is acknowledged, so that one sent again is recognised. Across sessions
+messages keep the order they were made in.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
 import msgspec
+import structlog
+import trio
 from attrs import define
 
 from hetuflow.agent.link import Session
@@ -17,14 +21,19 @@ from hetuflow.nursery import Wakeup
 from hetuflow.protocol.messages import MessageKind
 from hetuflow.protocol.model import new_id
 
-__all__ = ["MAX_BYTES", "Flight", "Lane", "Report"]
+__all__ = ["Flight", "Lane", "Report"]
 
 MAX_REPORTS = 500
-MAX_BYTES = 1024 * 1024
+MAX_BYTES = 512 * 1024
 """Of one message; servers may want less."""
 MAX_FLIGHTS = 4
+GATHER_SECONDS = 0.005
 RESEND_SECONDS = 5.0
 RESEND_MAX_SECONDS = 60.0
+WARN_SENDS = 5
+TAIL = b"]}"
+
+_log = structlog.get_logger()
 
 
 @define(eq=False, kw_only=True)
@@ -100,19 +109,22 @@ class Lane:
     """Make the next message of what waits; None if nothing does.
 
     Args:
-      max_bytes: how large it may become, but for its last report.
+      max_bytes: how large it may become; a report that is larger goes alone.
     """
     reports: list[Report] = []
-    size = 0
-    while self.waiting and len(reports) < MAX_REPORTS and size < max_bytes:
-      report = self.waiting.popleft()
+    size = len(self._head) + len(TAIL)
+    while self.waiting and len(reports) < MAX_REPORTS:
+      report = self.waiting[0]
       if not report.void:
+        size += len(report.body) + 1
+        if reports and size > max_bytes:
+          break
         reports.append(report)
-        size += len(report.body)
+      self.waiting.popleft()
     if not reports:
       return None
     bodies = b",".join([report.body for report in reports])
-    payload = msgspec.Raw(self._head + bodies + b"]}")
+    payload = msgspec.Raw(self._head + bodies + TAIL)
     flight = Flight(message_id=new_id(), reports=reports, payload=payload)
     self.flights[flight.message_id] = flight
     return flight
@@ -124,6 +136,36 @@ class Lane:
       return None
     self.wakeup.set()
     return flight.reports
+
+  async def pump(
+    self, session: Session, note_sending: Callable[[Sequence[Report]], None]
+  ) -> None:
+    """Send what waits and repeat what is overdue, until cancelled.
+
+    Args:
+      session: the one to use.
+      note_sending: told of the reports that are about to be sent for the first time.
+    """
+    while True:
+      while self.may_take:
+        if self.flights and not self.has_batch:
+          await trio.sleep(GATHER_SECONDS)
+        await self.send_once(session, note_sending)
+      for flight in self.overdue(trio.current_time()):
+        self._warn(flight)
+        await self.send(session, flight, trio.current_time())
+      await self.wakeup.wait(max(0.0, self.next_resend_at() - trio.current_time()))
+
+  async def send_once(
+    self, session: Session, note_sending: Callable[[Sequence[Report]], None]
+  ) -> int:
+    """Send one message of what waits; return how many reports are in it."""
+    flight = self.take(min(MAX_BYTES, session.config.max_message_size // 2))
+    if flight is None:
+      return 0
+    note_sending(flight.reports)
+    await self.send(session, flight, trio.current_time())
+    return len(flight.reports)
 
   async def send(self, session: Session, flight: Flight, now: float) -> None:
     """Send a message and note when to send it again."""
@@ -142,6 +184,16 @@ class Lane:
   def overdue(self, now: float) -> Iterator[Flight]:
     """Yield the messages whose ack is overdue."""
     return (each for each in list(self.flights.values()) if each.resend_at <= now)
+
+  def _warn(self, flight: Flight) -> None:
+    """Say that a message has been sent often and is still not acknowledged."""
+    if flight.sends >= WARN_SENDS:
+      _log.warning(
+        "report_unacknowledged",
+        message_id=str(flight.message_id),
+        kind=self.kind.value,
+        sends=flight.sends,
+      )
 
   def next_resend_at(self) -> float:
     """Return when to look for overdue messages, in trio time; infinite if never."""

@@ -25,7 +25,7 @@ import trio
 from hetuflow.agent.backlog import Backlog
 from hetuflow.agent.instances import Instance, Instances, Stage
 from hetuflow.agent.journal import Entry, Journal, JournalFull
-from hetuflow.agent.lane import MAX_BYTES, Flight, Lane, Report
+from hetuflow.agent.lane import Lane, Report
 from hetuflow.agent.link import Link, Session
 from hetuflow.agent.output import Chunk
 from hetuflow.agent.reports import Outcome, make_update
@@ -37,9 +37,7 @@ from hetuflow.protocol.states import LogStream, TaskInstanceStatus
 
 __all__ = ["Outbox"]
 
-GATHER_SECONDS = 0.005
 FLUSH_SECONDS = 5.0
-WARN_SENDS = 5
 CHUNK_OVERHEAD_BYTES = 256
 
 _UPDATE = MessageKind.TASK_INSTANCE_UPDATE
@@ -271,33 +269,8 @@ class Outbox:
     await self._chunks.send_all_again(session, now)
     await self._updates.send_all_again(session, now)
     async with trio.open_nursery() as nursery:
-      nursery.start_soon(self._pump, session, self._chunks)
-      nursery.start_soon(self._pump, session, self._updates)
-
-  async def _pump(self, session: Session, lane: Lane) -> None:
-    """Send what waits on a lane and repeat what is overdue, until cancelled."""
-    while True:
-      while lane.may_take:
-        if lane.flights and not lane.has_batch:
-          await trio.sleep(GATHER_SECONDS)
-        await self.send_once(session, lane)
-      now = trio.current_time()
-      for flight in lane.overdue(now):
-        await self._send_again(session, lane, flight)
-      await lane.wakeup.wait(max(0.0, lane.next_resend_at() - trio.current_time()))
-
-  async def send_once(self, session: Session, lane: Lane) -> int:
-    """Send one message of what waits on a lane; return how many reports are in it."""
-    flight = lane.take(min(MAX_BYTES, session.config.max_message_size // 2))
-    if flight is None:
-      return 0
-    if lane is self._chunks:
-      self._let_results_follow(flight.reports)
-    else:
-      for report in flight.reports:
-        self._unsent_starts.pop(report.instance_id, None)
-    await lane.send(session, flight, trio.current_time())
-    return len(flight.reports)
+      nursery.start_soon(self._chunks.pump, session, self._let_results_follow)
+      nursery.start_soon(self._updates.pump, session, self._note_updates_sent)
 
   def _let_results_follow(self, chunks: Sequence[Report]) -> None:
     """Queue the results whose last output is being sent."""
@@ -306,16 +279,10 @@ class Outbox:
       if result is not None:
         self._updates.add(result)
 
-  async def _send_again(self, session: Session, lane: Lane, flight: Flight) -> None:
-    """Repeat a message whose ack is overdue."""
-    if flight.sends >= WARN_SENDS:
-      _log.warning(
-        "report_unacknowledged",
-        message_id=str(flight.message_id),
-        kind=lane.kind.value,
-        sends=flight.sends,
-      )
-    await lane.send(session, flight, trio.current_time())
+  def _note_updates_sent(self, updates: Sequence[Report]) -> None:
+    """Note that these are no longer to be dropped should a result overtake them."""
+    for update in updates:
+      self._unsent_starts.pop(update.instance_id, None)
 
 
 def _final(instance: Instance, outcome: Outcome) -> Report:

@@ -235,3 +235,15 @@ def test_a_lane_keeps_reports_of_one_message_together():
   assert road.land(first.message_id) == reports[1:501]
   assert road.land(first.message_id) is None
   assert len(road) == 199
+
+
+def test_a_message_is_no_larger_than_it_may_be_but_for_a_report_that_is():
+  road = lane.Lane(LOG, "chunks")
+  for size in (3000, 3000, 3000, 9000, 10):
+    body = b'"' + b"x" * (size - 2) + b'"'
+    road.add(lane.Report(instance_id=make_task().instance_id, key="", body=body))
+  flights = []
+  while (flight := road.take(7000)) is not None:
+    flights.append(flight)
+  assert [len(flight.reports) for flight in flights] == [2, 1, 1, 1]
+  assert [len(bytes(flight.payload)) > 7000 for flight in flights] == [0, 0, 1, 0]
