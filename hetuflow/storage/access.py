@@ -165,12 +165,13 @@ async def _authenticate(
     return None
   if (known := cache.get(secret.hash)) is not None:
     return known
+  drops = cache.drops
   record = await database.fetchrow(query, hash=secret.hash)
   if record is None or not same_hash(record["hash"], secret.hash):
     return None
   values = {name: value for name, value in record.items() if name != "hash"}
   found_one = cls(**values)
-  cache.put(secret.hash, record["id"], found_one)
+  cache.put(secret.hash, record["id"], found_one, drops=drops)
   return found_one
 
 
@@ -214,12 +215,15 @@ async def delete_api_key(database: Database, id: UUID) -> None:
     NotFound: there is no such key.
     Conflict: it is the last one, without which nobody could get in.
   """
-  async with database.transaction() as connection:
-    await lock_access(connection)
-    found(await connection.fetchrow(_sql.delete_api_key, id=id), "API key", id)
-    if await connection.fetchval(_sql.count_api_keys) == 0:
-      raise Conflict("this is the last API key; make another one first")
-  _caches_of(database).keys.drop(id)
+  try:
+    async with database.transaction() as connection:
+      await lock_access(connection)
+      found(await connection.fetchrow(_sql.delete_api_key, id=id), "API key", id)
+      if await connection.fetchval(_sql.count_api_keys) == 0:
+        raise Conflict("this is the last API key; make another one first")
+  finally:
+    # Also where the answer to the commit was lost.
+    _caches_of(database).keys.drop(id)
 
 
 async def create_agent_token(
@@ -269,9 +273,12 @@ async def delete_agent_token(database: Database, id: UUID) -> None:
   Raises:
     NotFound: there is no such token.
   """
-  record = await database.fetchrow(_sql.delete_agent_token, id=id)
+  try:
+    record = await database.fetchrow(_sql.delete_agent_token, id=id)
+  finally:
+    # Also where the answer was lost.
+    _caches_of(database).tokens.drop(id)
   found(record, "agent token", id)
-  _caches_of(database).tokens.drop(id)
 
 
 async def lock_access(connection: Connection) -> int:

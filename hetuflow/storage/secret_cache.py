@@ -24,6 +24,8 @@ class SecretCache(Generic[T]):
 
   def __init__(self) -> None:
     self._entries: OrderedDict[bytes, tuple[float, UUID, T]] = OrderedDict()
+    self.drops = 0
+    """How many were revoked; what was looked up before the last one is not believed."""
 
   def get(self, hash: bytes) -> T | None:
     """Return what was found less than ``CACHE_TTL`` ago."""
@@ -32,8 +34,18 @@ class SecretCache(Generic[T]):
       return None
     return entry[2]
 
-  def put(self, hash: bytes, id: UUID, value: T) -> None:
-    """Keep what was found, at the cost of the oldest."""
+  def put(self, hash: bytes, id: UUID, value: T, *, drops: int) -> None:
+    """Keep what was found, at the cost of the oldest.
+
+    Args:
+      hash: of the secret.
+      id: by which it is revoked.
+      value: what was found.
+      drops: what ``drops`` was before the look-up: the answer may be older than a
+        revocation that came meanwhile.
+    """
+    if drops != self.drops:
+      return
     self._entries.pop(hash, None)
     self._entries[hash] = (trio.current_time() + CACHE_TTL, id, value)
     if len(self._entries) > CACHE_SIZE:
@@ -41,5 +53,6 @@ class SecretCache(Generic[T]):
 
   def drop(self, id: UUID) -> None:
     """Forget one that was revoked."""
+    self.drops += 1
     for hash in [key for key, entry in self._entries.items() if entry[1] == id]:
       del self._entries[hash]

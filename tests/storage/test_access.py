@@ -1,6 +1,7 @@
 """Keys, tokens, and the first of each."""
 
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -21,10 +22,11 @@ from hetuflow.storage.access import (
   query_agent_tokens,
   query_api_keys,
 )
-from hetuflow.storage.connect import Database
+from hetuflow.storage.connect import Database, Record
 from hetuflow.storage.first_access import ensure_first_access
 from hetuflow.storage.secret import Secret, parse_secret
 from hetuflow.storage.secret_cache import CACHE_SIZE, CACHE_TTL, SecretCache
+from hetuflow.storage.sql import Query
 
 DEFAULT = [NamespaceId("default")]
 FORGET_KEYS = query("DELETE FROM sched_api_key")
@@ -99,6 +101,27 @@ async def test_what_was_revoked_here_is_refused_at_once(database: Database) -> N
     await delete_api_key(database, key.id)
   with pytest.raises(NotFound):
     await delete_agent_token(database, token.id)
+
+
+class Overtaken(Database):
+  """A database whose answers to look-ups arrive after the key was revoked."""
+
+  async def fetchrow(self, query: Query, /, **values: Any) -> Record | None:
+    """Read a row, and revoke the key it tells of before it is handed on."""
+    record = await super().fetchrow(query, **values)
+    if query.name == "find_api_key" and record is not None:
+      await delete_api_key(self, record["id"])
+    return record
+
+
+async def test_a_look_up_that_a_revocation_overtakes_is_not_remembered(
+  database: Database,
+) -> None:
+  overtaken = Overtaken(database._pool, database._patience)
+  await create_api_key(database, "other")
+  _, secret = await create_api_key(database, "revoked")
+  await authenticate_key(overtaken, secret)
+  assert await authenticate_key(overtaken, secret) is None
 
 
 async def test_of_the_last_two_keys_one_stays(database: Database) -> None:
@@ -222,6 +245,6 @@ def test_the_oldest_look_up_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.setattr(trio, "current_time", lambda: 0.0)
   cache: SecretCache[int] = SecretCache()
   for number in range(CACHE_SIZE + 1):
-    cache.put(number.to_bytes(4, "big"), new_id(), number)
+    cache.put(number.to_bytes(4, "big"), new_id(), number, drops=cache.drops)
   assert cache.get((0).to_bytes(4, "big")) is None
   assert cache.get((1).to_bytes(4, "big")) == 1
