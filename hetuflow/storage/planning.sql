@@ -22,7 +22,9 @@ LIMIT $limit
 -- whose tasks and gaps stand between their first and last place in the arrays, insert
 -- the tasks and book the planned times that will not run. Schedules that another server
 -- has in hand are passed over; so is an occurrence that still has a task, after an edit
--- that came back to it. A gap that begins where the last one ended makes that one longer.
+-- that came back to it, and so is a gap that is booked already, after a clock that was set
+-- back: one schedule's must not undo the plans of all. A gap that begins where the last
+-- one ended makes that one longer.
 WITH held AS (
   SELECT m.*, found.row
   FROM unnest(
@@ -103,6 +105,7 @@ booked AS (
   SELECT id, namespace_id, schedule_id, from_at, to_at, count, outcome, reason
   FROM gaps
   WHERE NOT EXISTS (SELECT FROM extended WHERE extended.id = gaps.id)
+  ON CONFLICT (schedule_id, from_at) DO NOTHING
 )
 SELECT made.namespace_id, count(*) AS tasks,
   pg_notify('hetuflow', 'tasks:' || made.namespace_id)

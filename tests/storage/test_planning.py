@@ -185,3 +185,15 @@ async def test_only_schedules_that_may_run_are_due(
   await set_schedule_enabled(database, schedule.id, True)
   await delete_job(database, schedule.job_id)  # type: ignore[arg-type]  # it is of a job
   assert await list_due_schedules(database, horizon=60.0, limit=9) == []
+
+
+async def test_a_gap_that_is_booked_already_undoes_no_plan(
+  database: Database, schedule: Schedule
+) -> None:
+  plan = make_plan(schedule, 0, 3, gaps=[make_gap(1, 3)])
+  await plan_tasks(database, [plan])
+  await database.fetch(SET_CURSOR, id=schedule.id, at=NOON)
+  again = make_plan(schedule, 0, 4, gaps=[make_gap(1, 3)], tasks=[make_task(4)])
+  assert await plan_tasks(database, [again]) == {"default": 1}
+  rows = await database.fetch(GAPS, id=schedule.id)
+  assert [(row["from_at"], row["to_at"]) for row in rows] == [(minute(1), minute(3))]
