@@ -31,7 +31,7 @@ def test_an_answer_stands_for_the_middle_of_its_question() -> None:
 def test_a_slow_answer_does_not_replace_a_quick_one() -> None:
   clock, at = start()
   clock.learn(NOON + timedelta(seconds=1.04), at + 0.9, at + 1.1)
-  assert abs(seconds(clock, at + 1)) - 1 < 1e-5
+  assert abs(seconds(clock, at + 1) - 1) < 1e-5
 
 
 def test_an_old_answer_is_replaced_by_any() -> None:

@@ -3,11 +3,12 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
-from gateway_scene import MAX_MESSAGE_SIZE, Peer, Scene, introduction, open_gateway
+from gateway_scene import MAX_MESSAGE_SIZE, Scene, introduction, open_gateway
 from structlog.testing import capture_logs
 from support.members import make_tasks
 from support.world import make_job, make_namespace, query
@@ -37,6 +38,7 @@ from hetuflow.server.gateway import connection as connection_module
 from hetuflow.server.gateway import gateway as gateway_module
 from hetuflow.server.gateway import registration as registration_module
 from hetuflow.server.scheduling.poller import Poller
+from hetuflow.server.session import Session
 from hetuflow.storage.access import create_agent_token
 from hetuflow.storage.agents import get_agent
 from hetuflow.storage.connect import Database
@@ -427,27 +429,29 @@ async def test_batches_that_nobody_acknowledges_end_the_session_and_are_kept(
   assert "4 tries" in letter["reason"]
 
 
-async def test_an_agent_without_heartbeats_is_closed(database: Database) -> None:
-  with trio.fail_after(30):
-    async with (
-      open_gateway(database, session_lease=0.4) as scene,
-      scene.connect() as silent,
-      scene.connect() as alive,
-    ):
-      await silent.register(name="silent")
-      await alive.register(name="alive")
-      async with trio.open_nursery() as nursery:
-        nursery.start_soon(beat, alive)
-        assert await silent.closed() == 4001
-        nursery.cancel_scope.cancel()
-      assert [session.name for session in scene.sessions] == ["alive"]
+async def test_an_agent_without_heartbeats_is_closed(
+  scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  async with scene.connect() as alive, scene.connect() as silent:
+    await alive.register(name="alive")
+    long_ago = trio.current_time() - 31
+    monkeypatch.setattr(
+      registration_module, "Session", partial(Session, heard_at=long_ago)
+    )
+    await silent.register(name="silent")
+    assert await silent.closed() == 4001
+    assert [session.name for session in scene.sessions] == ["alive"]
 
 
-async def beat(peer: Peer) -> None:
-  """Send heartbeats for ever."""
-  while True:
+async def test_a_heartbeat_counts_as_a_sign_of_life_when_it_comes(scene: Scene) -> None:
+  async with scene.connect() as peer:
+    await peer.register()
+    [session] = scene.sessions
+    session.heard_at -= 1_000
+    before = trio.current_time()
     await peer.send("heartbeat_request", HeartbeatRequest(sent_at=1.0))
-    await trio.sleep(0.05)
+    assert isinstance((await peer.receive()).payload, HeartbeatResponse)
+    assert before <= session.heard_at <= trio.current_time()
 
 
 async def test_an_agent_that_does_not_read_is_let_go(
@@ -463,7 +467,7 @@ async def test_an_agent_that_does_not_read_is_let_go(
       await wait_for_agent(scene)
       while len(scene.sessions):
         scene.gateway.broadcast(command)
-        await trio.sleep(0.01)
+        await trio.lowlevel.checkpoint()
       while "agent_disconnected" not in [line["event"] for line in lines]:
         await trio.lowlevel.checkpoint()
 
