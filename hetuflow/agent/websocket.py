@@ -93,14 +93,28 @@ async def _connect(address: str) -> Stream:
     with trio.fail_after(CONNECT_SECONDS):
       if url.scheme == "ws":
         return await trio.open_tcp_stream(host, port)
-      context = ssl.create_default_context()
-      return await trio.open_ssl_over_tcp_stream(
-        host, port, ssl_context=context, https_compatible=True
-      )
+      return await _encrypted(await trio.open_tcp_stream(host, port), host)
   except trio.TooSlowError:
     raise Offline("nobody answers") from None
+  except trio.BrokenResourceError as error:
+    raise Offline(f"no TLS connection: {error.__cause__ or error}") from error
   except (OSError, ValueError) as error:  # the second of what is no address at all
     raise Offline(str(error)) from error
+
+
+async def _encrypted(
+  stream: trio.SocketStream, host: str
+) -> trio.SSLStream[trio.SocketStream]:
+  """Agree on encryption at once: later nobody would say why it cannot be had."""
+  try:
+    secure = trio.SSLStream(
+      stream, ssl.create_default_context(), server_hostname=host, https_compatible=True
+    )
+    await secure.do_handshake()
+  except BaseException:
+    await trio.aclose_forcefully(stream)
+    raise
+  return secure
 
 
 async def _upgrade(

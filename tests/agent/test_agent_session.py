@@ -7,11 +7,12 @@ import pytest
 import trio
 from agent_stage import TOKEN, make_config, make_job, make_task, running_agent
 
+from hetuflow.agent import connection
 from hetuflow.agent.config import AgentConfig, AgentSettings
 from hetuflow.agent.connection import Replaced
 from hetuflow.agent.endpoints import DEFAULT_URL, Endpoint, Endpoints
 from hetuflow.agent.program import open_agent
-from hetuflow.agent.websocket import Offline, open_websocket
+from hetuflow.agent.websocket import CONNECT_SECONDS, Offline, open_websocket
 from hetuflow.errors import Refused
 from hetuflow.nursery.groups import sole_leaf
 from hetuflow.protocol.messages import PROTOCOL_VERSION, MessageKind
@@ -92,14 +93,15 @@ async def test_a_lost_session_is_replaced_by_a_new_one(gateway, tmp_path, code):
       assert (await gateway.result(task.instance_id)).status is S.SUCCEEDED
 
 
-async def test_a_kicked_agent_stays_away_for_a_while(gateway, tmp_path):
+async def test_a_kicked_agent_stays_away_for_a_while(gateway, tmp_path, monkeypatch):
+  monkeypatch.setattr(connection, "KICKED_PAUSE_SECONDS", 0.5)
   with trio.fail_after(30):
     async with running_agent(make_config(tmp_path, gateway)):
       await gateway.registered()
       since = trio.current_time()
       await gateway.peer.socket.aclose(4002, "kicked")
       await gateway.registered(sessions=2)
-      assert trio.current_time() - since >= 5.0
+      assert trio.current_time() - since >= 0.5
 
 
 async def test_a_server_that_is_not_there_yet_is_waited_for(gateway, tmp_path):
@@ -211,6 +213,13 @@ def test_named_servers_are_tried_in_turn(tmp_path):
 async def test_an_address_that_can_be_none_is_one_where_nobody_is(url):
   with pytest.raises(Offline):
     async with open_websocket(Endpoint(url=url, token=TOKEN)):
+      pass
+
+
+async def test_why_no_encryption_can_be_agreed_upon_is_said_at_once(gateway):
+  endpoint = Endpoint(url=gateway.url.replace("ws:", "wss:"), token=TOKEN)
+  with trio.fail_after(CONNECT_SECONDS), pytest.raises(Offline, match=r"no TLS .*SSL"):
+    async with open_websocket(endpoint):
       pass
 
 
