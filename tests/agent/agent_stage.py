@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import attrs
 import trio
+import trio.testing
 from trio_websocket import (
   ConnectionClosed,
   WebSocketConnection,
@@ -282,6 +283,13 @@ class Gateway:
     """Wake whoever waits for news."""
     self._news.set()
     self._news = trio.Event()
+
+
+async def settled(condition: Callable[[], Any]) -> Any:
+  """Wait until something is so, looked at whenever nothing else goes on, and return it."""
+  while not (result := condition()):
+    await trio.testing.wait_all_tasks_blocked(0.001)
+  return result
 
 
 def make_job(cmd: str = "hetuflow.noop", **config: Any) -> NamedConfig:

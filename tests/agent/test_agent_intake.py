@@ -4,8 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-import trio.testing
-from agent_stage import make_config, make_job, make_task, running_agent
+from agent_stage import make_config, make_job, make_task, running_agent, settled
 
 from hetuflow.agent import websocket
 from hetuflow.agent.instances import Stage
@@ -23,13 +22,6 @@ async def no_sending(agent):
   session = agent.parts.connection._link.session
   async with session._socket._stream_lock:
     yield
-
-
-async def settled(condition):
-  """Wait until something is so, looked at whenever nothing else is going on."""
-  while not (result := condition()):
-    await trio.testing.wait_all_tasks_blocked(0.001)
-  return result
 
 
 async def found(agent, task):
