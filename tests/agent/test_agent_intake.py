@@ -1,6 +1,7 @@
 """What is dispatched is on record and runs, whatever holds up the talk with the server."""
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 import trio
@@ -98,3 +99,31 @@ async def test_what_finds_no_room_after_its_session_is_given_back_in_words(
       result = await gateway.result(second.instance_id)
       assert (result.status, result.reason) == (S.RELEASED, JOURNAL_FULL)
       await gateway.until(lambda: not agent.parts.instances.get(second.instance_id))
+
+
+def environments():
+  """Yield the environment of every process that may be looked at."""
+  for file in Path("/proc").glob("[0-9]*/environ"):
+    with suppress(OSError):
+      yield file.read_bytes()
+
+
+async def test_an_agent_whose_journal_breaks_ends_and_so_does_what_it_runs(
+  gateway, tmp_path
+):
+  task, job = make_task(), make_job("/bin/sleep", args=["60"])
+
+  async def work_with_a_broken_journal():
+    async with running_agent(make_config(tmp_path, gateway)) as agent:
+      await gateway.granted()
+      await gateway.dispatch(task, job=job)
+      await gateway.started(task.instance_id)
+      agent.parts.outbox._journal._file.apply = lambda _: 1 / 0
+      await gateway.dispatch(make_task(), job=job)
+      await agent.ended.wait()
+
+  with trio.fail_after(30), pytest.raises(BaseExceptionGroup) as caught:
+    await work_with_a_broken_journal()
+  assert caught.group_contains(ZeroDivisionError)
+  mark = f"HETUFLOW_INSTANCE_ID={task.instance_id}".encode()
+  assert not any(mark in environment for environment in environments())
