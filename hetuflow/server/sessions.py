@@ -71,7 +71,11 @@ class Sessions:
       session.close(*self.ended)
 
   def remove(self, session: Session) -> None:
-    """Strike a session off, unless a newer one has taken its place."""
+    """Strike a session off, unless a newer one has taken its place.
+
+    Whoever looks at it still, in the middle of a claim, finds nothing to claim for.
+    """
+    session.run = session.hold = 0
     if self._by_agent.get(session.agent_id) is session:
       del self._by_agent[session.agent_id]
       if not self._by_agent:

@@ -148,6 +148,8 @@ class Poller:
     """Claim for one group and send each agent its share."""
     run = deal([(session, session.run) for session in sessions], CLAIM_LIMIT)
     hold = deal([(session, session.hold) for session in sessions], CLAIM_LIMIT)
+    if not (run or hold):  # they have left, or drain, since they were grouped
+      return False
     offer = ClaimOffer(
       namespace_id=namespace_id,
       agents=[session.agent_id for session in sessions],

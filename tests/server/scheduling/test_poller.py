@@ -285,6 +285,32 @@ async def test_places_of_an_agent_that_is_gone_take_no_tasks_from_the_others(
   assert len(dispatched(there)) == 2
 
 
+async def test_nothing_is_claimed_for_an_agent_that_leaves_during_another_claim(
+  database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  sessions = Sessions()
+  for name in ("one", "two"):
+    await make_namespace(database, name)
+    await make_tasks(database, await make_job(database, namespace_id=name), 1)
+  agents = [
+    await join(database, sessions, namespaces=(name,), run=1) for name in ("one", "two")
+  ]
+  claim = poller_module.claim_tasks
+
+  async def leave_and_claim(executor: Any, offer: Any) -> Any:
+    # The row in the database still says that it is connected.
+    for agent in agents:
+      if agent.agent_id not in offer.agents:
+        sessions.remove(agent)
+    return await claim(executor, offer)
+
+  monkeypatch.setattr(poller_module, "claim_tasks", leave_and_claim)
+  await poll_all(make_poller(database, sessions))
+  assert [len(dispatched(agent)) for agent in agents] in ([0, 1], [1, 0])
+  claimed = await database.fetchval(query("SELECT count(*) FROM sched_task_instance"))
+  assert claimed == 1
+
+
 async def test_namespaces_are_claimed_for_apart(database: Database) -> None:
   sessions = Sessions()
   await make_namespace(database, "other")
