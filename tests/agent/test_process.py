@@ -324,6 +324,17 @@ async def test_limits_are_set_before_the_program_runs():
   assert written["stdout"].split() == [b"77", b"9", b"1048576", b"14"]
 
 
+async def test_the_helper_gives_a_process_its_streams_and_nothing_else():
+  spec = shell("echo ready; exec sleep 1000", limits=Limits(max_open_files=99))
+  async with open_helper() as helper:
+    with trio.fail_after(10):  # the start has an end before the process
+      running = await start_process(spec, helper=helper)
+    assert await read_line(running) == b"ready\n"
+    assert sorted(os.listdir(f"/proc/{running.pid}/fd")) == ["0", "1", "2"]
+    assert await terminate_tree(running, grace=0)
+    running.close()
+
+
 async def test_the_helper_serves_many_and_is_replaced_when_it_dies():
   limits = Limits(max_open_files=99)
   async with open_helper() as helper:

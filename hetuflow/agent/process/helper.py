@@ -36,9 +36,12 @@ def main() -> None:
   """Serve requests until the socket ends."""
   with socket.socket(fileno=0) as requests:
     while True:
-      data, fds, _, _ = socket.recv_fds(requests, 1, 5, socket.MSG_CMSG_CLOEXEC)
+      data, fds, _, _ = socket.recv_fds(requests, 1, 5)
       if not data:
         return
+      # `recv_fds` of many versions of Python heeds no flags, MSG_CMSG_CLOEXEC neither.
+      for fd in fds:
+        os.set_inheritable(fd, False)
       start(fds)
       for fd in fds:
         os.close(fd)
