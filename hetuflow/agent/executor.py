@@ -98,7 +98,6 @@ class Executor:
     self._refused: list[tuple[Instance, Outcome]] = []
     self._order = itertools.count()
     self._wakeup = Wakeup()
-    self._draining = False
     self._outage = Outage(
       JournalFull, event="journal_full", backoff=Backoff(maximum=1.0)
     )
@@ -148,9 +147,7 @@ class Executor:
 
   async def run_once(self) -> int:
     """Start a batch of what is ready; return how many attempts were dealt with."""
-    refused, self._refused = self._refused, []
-    if refused:
-      await self._outbox.finish(refused)
+    refused = await self._report_refused()
     batch = self._take()
     inline: list[Instance] = []
     others: list[Instance] = []
@@ -162,11 +159,10 @@ class Executor:
       await self._intend(others)
       for instance in others:
         self._crowd.start_soon(instance.key, self._live, instance)
-    return len(refused) + len(batch)
+    return refused + len(batch)
 
   async def drain(self) -> None:
     """Give back what has not started; let the rest finish, within the time there is."""
-    self._draining = True
     await self.release([instance for _, _, instance in self._ready], SHUT_DOWN)
     with trio.move_on_after(self._drain_timeout):
       await self._crowd.wait_empty()
@@ -189,6 +185,16 @@ class Executor:
       self._instances.move(instance, Stage.RUNNING)
     return batch
 
+  async def _report_refused(self) -> int:
+    """Report what was refused; return how many those are."""
+    refused, self._refused = self._refused, []
+    try:
+      await self._outbox.finish(refused)
+    except BaseException:
+      self._refused += refused
+      raise
+    return len(refused)
+
   async def _intend(self, batch: Sequence[Instance]) -> None:
     """Put on record that these are about to start, however long that takes."""
     keys = [instance.key for instance in batch if not instance.intended]
@@ -197,9 +203,10 @@ class Executor:
     try:
       await self._outage.retry(lambda: self._journal.intend(keys))
     except BaseException:
-      for instance in batch:
+      again = [each for each in batch if each.stage is Stage.RUNNING]
+      for instance in again:
         self._instances.move(instance, Stage.READY)
-      self.submit(batch)
+      self.submit(again)
       raise
 
   # ── one attempt ─────────────────────────────────────────────────────────────────────
@@ -260,9 +267,19 @@ class Executor:
     return task.held and self._clock.now() <= instance.due_at + task.lease
 
   async def _leave(self, results: Sequence[tuple[Instance, Outcome]]) -> None:
-    """Leave results; their slots are free then."""
-    await self._outbox.finish(results)
-    self._wakeup.set()
+    """Leave results; their slots are free then.
+
+    Only while the journal is full can it be cancelled, with nothing recorded; then there
+    is a moment more, as what has ended would be taken for lost and run again.
+    """
+    try:
+      await self._outbox.finish(results)
+    except trio.Cancelled:
+      with trio.move_on_after(LAST_WORDS_SECONDS, shield=True):
+        await self._outbox.finish(results)
+      raise
+    finally:
+      self._wakeup.set()
 
   async def _leave_lost(self, attempt: Attempt) -> None:
     """Report an attempt that was cut off from outside."""
@@ -273,8 +290,7 @@ class Executor:
       started_at=attempt.started_at,
       completed_at=self._clock.now(),
     )
-    with trio.move_on_after(LAST_WORDS_SECONDS, shield=True):
-      await self._leave([(instance, outcome)])
+    await self._leave([(instance, outcome)])
 
   def _ended(self, status: TaskInstanceStatus, reason: str) -> Outcome:
     """Make the outcome of an attempt that never started."""
