@@ -2,7 +2,8 @@
 
 Who runs it: a member of the executor's crowd, at its start. It owns the attempts that
 were intended or running when the agent died; each is let go of when it is reported. The
-server may run them again at once, so nothing is reported before it is gone.
+server may run them again at once, so nothing is reported before it is gone, or has
+withstood SIGKILL for some seconds, which is logged.
 """
 
 import contextlib
@@ -58,19 +59,20 @@ class Orphans:
   def __init__(self, *, outbox: Outbox, clock: DisciplinedClock) -> None:
     self._outbox = outbox
     self._clock = clock
-    self._left: list[Orphan] = []
+    self._left: dict[str, Orphan] = {}
 
   def add(self, orphans: Sequence[Orphan]) -> None:
     """Take up what the journal says may have started."""
-    self._left.extend(orphans)
+    self._left.update((each.instance.key, each) for each in orphans)
 
   async def run(self) -> None:
     """End and report all of them."""
     if not self._left:
       return
     alive = await trio.to_thread.run_sync(scan_instances)
-    found = [each for each in self._left if each.instance.key in alive or each.pid]
-    quiet = [each for each in self._left if each not in found]
+    found, quiet = [], []
+    for key, orphan in self._left.items():
+      (found if key in alive or orphan.pid else quiet).append(orphan)
     await self._report(quiet)
     async with trio.open_nursery() as nursery:
       for orphan in found:
@@ -99,7 +101,8 @@ class Orphans:
         for orphan in orphans[start : start + BATCH]
       ]
       await self._outbox.finish(results)
-    self._left = [each for each in self._left if each not in orphans]
+      for instance, _ in results:
+        self._left.pop(instance.key, None)
 
   async def _end_recorded(self, orphan: Orphan, grace: float) -> bool:
     """End a recorded process that has cleaned its environment; True once it is gone."""
