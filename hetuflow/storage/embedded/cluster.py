@@ -8,14 +8,15 @@ leave stops it. A killed server leaves it running for the next one to join; a ki
 postmaster is started again by the first server that notices, the others find it there.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import structlog
 import trio
 from attrs import frozen
 
+from hetuflow.errors import StorageError
 from hetuflow.storage.embedded.account import Account, find_account
 from hetuflow.storage.embedded.binaries import find_binaries
 from hetuflow.storage.embedded.initialise import initialise
@@ -145,19 +146,33 @@ async def open_embedded(
   Raises:
     StorageError: it cannot be made or started; the message says why.
   """
-  data_dir = _made(data_dir)
+  with _in_words(data_dir):
+    data_dir = _made(data_dir)
   layout = Layout(data_dir=data_dir, state_dir=state_dir)
   with ExitStack() as locks:
-    users_lock = locks.enter_context(open_lock(layout.users_lock))
-    change_lock = locks.enter_context(open_lock(layout.change_lock))
+    with _in_words(data_dir):
+      users_lock = locks.enter_context(open_lock(layout.users_lock))
+      change_lock = locks.enter_context(open_lock(layout.change_lock))
     try:
       async with hold_exclusive(change_lock):
         # Nobody holds it alone but under the change lock, which is ours now.
         lock_nowait(users_lock, shared=True)
-        cluster = await _open_cluster(layout, change_lock)
+        with _in_words(data_dir):
+          cluster = await _open_cluster(layout, change_lock)
       yield cluster
     finally:
       await _leave(layout, users_lock, change_lock)
+
+
+@contextmanager
+def _in_words(data_dir: Path) -> Iterator[None]:
+  """Say in words that a file cannot be made, read or written."""
+  try:
+    yield
+  except OSError as error:
+    raise StorageError(
+      f"the embedded PostgreSQL of {data_dir} cannot be opened: {error}"
+    ) from error
 
 
 def _made(data_dir: Path) -> Path:

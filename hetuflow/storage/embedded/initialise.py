@@ -1,6 +1,7 @@
 """Make a new database cluster: all of it, or nothing that a later start would see."""
 
 import os
+import re
 import secrets
 import shutil
 from pathlib import Path
@@ -37,6 +38,7 @@ _TUNING = {
   "log_destination": "stderr",
   "lc_messages": "C",
 }
+_COMPLAINT = re.compile(r"\b(ERROR|FATAL|PANIC|error):")
 
 
 async def initialise(layout: Layout, account: Account, binaries: Path) -> Home:
@@ -133,8 +135,10 @@ async def _run_or_fail(
   output = result.stdout.decode(errors="replace")
   # Single-user mode exits 0 after a statement that failed.
   if result.returncode != 0 or "ERROR:" in output:
-    reason = output.strip().splitlines()[-1:] or [f"exit code {result.returncode}"]
-    raise StorageError(f"{Path(command[0]).name} failed: {reason[0]}")
+    lines = output.strip().splitlines() or [f"exit code {result.returncode}"]
+    # What is said last may be how it tidied up.
+    reasons = [line for line in lines if _COMPLAINT.search(line)] or lines[-1:]
+    raise StorageError(f"{Path(command[0]).name} failed: {reasons[-1].strip()}")
 
 
 def _link(entry: Path, place: Path) -> None:

@@ -120,7 +120,7 @@ class Home:
     with os.fdopen(log, errors="replace") as file:
       lines = file.read().splitlines()
     fatal = [line for line in lines if "FATAL:" in line or "PANIC:" in line]
-    return (fatal or lines or ["its log is empty"])[-1].strip()
+    return (fatal or lines or ["its log is empty, as on a full disk"])[-1].strip()
 
 
 @frozen(kw_only=True)
@@ -151,9 +151,19 @@ class Layout:
     return self.data_dir / "postgres.change"
 
   def home(self) -> Home | None:
-    """Find the home, if the database has been made."""
+    """Find the home, if the database has been made.
+
+    Raises:
+      StorageError: another user's is there.
+    """
     folder = self.entry.resolve()
-    return Home(folder=folder) if (folder / "data").is_dir() else None
+    try:
+      return Home(folder=folder) if (folder / "data").is_dir() else None
+    except PermissionError as error:
+      raise StorageError(
+        f"the database in {folder} belongs to another user, who started a server with "
+        "this data directory before"
+      ) from error
 
   async def choose_place(self, account: Account) -> Path:
     """Decide where a new home goes.
@@ -206,6 +216,9 @@ def write_private(path: Path, text: str) -> None:
   descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
   with os.fdopen(descriptor, "w") as file:
     file.write(text)
+    file.flush()
+    # Without the password a database that has survived a power cut opens to nobody.
+    os.fsync(file.fileno())
 
 
 def _make_private(folder: Path, account: Account) -> None:

@@ -165,7 +165,11 @@ async def _start_once(home: Home, account: Account, binaries: Path) -> str | Non
     ["/bin/sh", "-c", _LAUNCH, "sh", home.log, *command, *_options(home)],
     new_session=True,
   )
-  pid = int(started.stdout)
+  try:
+    pid = int(started.stdout)
+  except ValueError:
+    # The shell complains beside the number: the log cannot be written.
+    return started.stdout.decode(errors="replace").strip().splitlines()[-1]
   # Recovery after a crash may take minutes: as long as it lives, it has its time.
   while _lives(pid):
     if _read_pid(home.pid_file) == pid and _is_ready(home.pid_file):

@@ -19,7 +19,7 @@ from embedded_openers import (
 )
 
 from hetuflow.errors import StorageError
-from hetuflow.storage.embedded import open_embedded
+from hetuflow.storage.embedded import initialise, open_embedded
 from hetuflow.storage.embedded.account import find_account
 
 
@@ -202,6 +202,33 @@ async def test_a_start_that_fails_says_why(data_dir: Path) -> None:
     ):
       async with open_embedded(data_dir):
         pytest.fail("started")
+
+
+async def test_a_log_that_cannot_be_written_is_named(data_dir: Path) -> None:
+  with trio.fail_after(LIMIT_SECONDS):
+    async with open_embedded(data_dir):
+      pass
+    home = data_dir / "postgres"
+    home.chmod(0o500)
+    try:
+      with pytest.raises(StorageError, match=r"postgres\.log.*ermission denied"):
+        async with open_embedded(data_dir):
+          pytest.fail("started")
+    finally:
+      home.chmod(0o700)
+
+
+async def test_a_program_that_fails_gives_its_reason_not_its_last_words() -> None:
+  script = "echo 'initdb: error: no space left'; echo 'initdb: tidying up'; exit 1"
+  with pytest.raises(StorageError, match="sh failed: initdb: error: no space left"):
+    await initialise._run_or_fail(find_account(), ["/bin/sh", "-c", script])
+
+
+async def test_a_data_dir_that_cannot_be_made_is_named(data_dir: Path) -> None:
+  (data_dir / "file").write_text("")
+  with pytest.raises(StorageError, match="Not a directory"):
+    async with open_embedded(data_dir / "file" / "below"):
+      pytest.fail("started")
 
 
 async def test_an_open_cancelled_half_way_leaves_nothing_in_the_way(
