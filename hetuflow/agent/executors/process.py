@@ -17,7 +17,7 @@ from hetuflow.agent.environment import fill, make_spec
 from hetuflow.agent.instances import Instance, Stop
 from hetuflow.agent.launcher import start_process
 from hetuflow.agent.output import Collected, collect
-from hetuflow.agent.process import Helper, Running, terminate_tree
+from hetuflow.agent.process import Helper, LaunchSpec, Running, terminate_tree
 from hetuflow.agent.reports import Outcome
 from hetuflow.protocol.model import TaskMetrics
 from hetuflow.protocol.states import TaskInstanceStatus
@@ -26,8 +26,10 @@ __all__ = ["ProcessExecutor", "process_argv"]
 
 _MIB = 1024 * 1024
 SIGNAL_BASE = 128
+LOOKUPS = 8
 _S = TaskInstanceStatus
 
+_lookups = trio.CapacityLimiter(LOOKUPS)
 _log = structlog.get_logger()
 
 
@@ -73,7 +75,7 @@ class ProcessExecutor:
     """
     instance = attempt.instance
     config = instance.job.config
-    spec = make_spec(instance, self._argv(instance))
+    spec = await _prepare(instance, self._argv(instance))
     attempt.check()
     running = await start_process(spec, helper=self._helper, wall=self._clock.now)
     attempt.note_started(running.started_at)
@@ -131,6 +133,15 @@ class ProcessExecutor:
         output_bytes=sum(done.written.values()),
       ),
     )
+
+
+async def _prepare(instance: Instance, argv: tuple[str, ...]) -> LaunchSpec:
+  """Make what starts an attempt; the directory of users may take its time to answer."""
+  if instance.job.config.user is None:
+    return make_spec(instance, argv)
+  return await trio.to_thread.run_sync(
+    make_spec, instance, argv, abandon_on_cancel=True, limiter=_lookups
+  )
 
 
 def _signal_name(number: int) -> str:
