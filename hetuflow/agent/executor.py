@@ -14,6 +14,7 @@ import heapq
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
+import attrs
 import structlog
 import trio
 
@@ -217,7 +218,7 @@ class Executor:
     try:
       outcome = await self._run(attempt)
     except BaseException:
-      await self._leave_lost(attempt)
+      await self._leave([(instance, self._lost(attempt))])
       raise
     await self._leave([(instance, outcome)])
 
@@ -281,16 +282,9 @@ class Executor:
     finally:
       self._wakeup.set()
 
-  async def _leave_lost(self, attempt: Attempt) -> None:
-    """Report an attempt that was cut off from outside."""
-    instance = attempt.instance
-    outcome = Outcome(
-      status=_S.LOST,
-      reason=SHUT_DOWN,
-      started_at=attempt.started_at,
-      completed_at=self._clock.now(),
-    )
-    await self._leave([(instance, outcome)])
+  def _lost(self, attempt: Attempt) -> Outcome:
+    """Make the outcome of an attempt that was cut off from outside."""
+    return attrs.evolve(self._ended(_S.LOST, SHUT_DOWN), started_at=attempt.started_at)
 
   def _ended(self, status: TaskInstanceStatus, reason: str) -> Outcome:
     """Make the outcome of an attempt that never started."""

@@ -70,7 +70,8 @@ class Orphans:
     if not self._left:
       return
     alive = await trio.to_thread.run_sync(scan_instances)
-    found, quiet = [], []
+    found: list[Orphan] = []
+    quiet: list[Orphan] = []
     for key, orphan in self._left.items():
       (found if key in alive or orphan.pid else quiet).append(orphan)
     await self._report(quiet)
