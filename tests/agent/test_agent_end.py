@@ -2,9 +2,10 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import trio
@@ -59,6 +60,15 @@ async def agent_process(gateway, data_dir, *flags, token=TOKEN):
     with trio.CancelScope(shield=True):
       await process.wait()
       await process.stderr.aclose()
+
+
+async def processes_noted(data_dir, count):
+  """Wait until an agent's journal names so many processes."""
+  path = next(data_dir.rglob("journal.db"))
+  query = "SELECT count(*) FROM claims WHERE pid IS NOT NULL"
+  with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:
+    while reader.execute(query).fetchone() != (count,):  # noqa: ASYNC110 - no event tells
+      await trio.sleep(0.02)
 
 
 async def test_the_tree_is_drawn_as_the_architecture_has_it(gateway, tmp_path):
@@ -176,7 +186,7 @@ async def test_after_a_kill_orphans_are_ended_and_reported_as_lost(gateway, tmp_
       await gateway.dispatch(unmarked, job=clean)
       for task in (marked, unmarked):
         await gateway.until(lambda task=task: gateway.output(task.instance_id))
-      await trio.sleep_until(trio.current_time() + 0.5)  # their ids come to be noted
+      await processes_noted(tmp_path, 2)
       process.kill()
       await process.wait()
     assert str(marked.instance_id) in scan_instances()
