@@ -32,12 +32,14 @@ class Keeper:
     random: the source of jitter.
     tell: called when a child got ready or ended.
     stop_rest: awaited before a backoff: stops those that lean on the crashed child.
+    wait_turn: awaited after a backoff: returns when all before the child are ready.
     escalate: called with the error the whole group has to fail with.
   """
 
   random: randomness.Random
   tell: Callable[[], None]
   stop_rest: Callable[[Node], Awaitable[None]]
+  wait_turn: Callable[[Node], Awaitable[None]]
   escalate: Callable[[Exception], None]
 
   async def keep(self, node: Node) -> None:
@@ -51,6 +53,7 @@ class Keeper:
         with node.guarded(shield=False):
           await self.stop_rest(node)
           await trio.sleep(delay)
+          await self.wait_turn(node)
         node.restarts += not node.stopping
     except BaseException:
       # The nursery is going down; until it has, the tender must not start this again.

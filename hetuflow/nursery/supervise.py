@@ -3,10 +3,11 @@
 Who runs it: the root supervisor is run by ``run_until_signal``, a nested group by the
 supervisor of its parent, and a child may run one of its own inside a scope it owns (the
 elector: its leader group inside a term). A supervisor owns one Trio nursery; in it one
-*keeper* per child (keeper.py) runs it, judges how it ended and runs it again. The supervisor's own task, the *tender*, looks for the first child in
-list order that should run and does not, and waits for it: start, the restart of a tail
-and start after a crash during start are one rule. Keepers and tender meet in the
-``Node`` records and one ``Wakeup``, never in exceptions.
+*keeper* per child (keeper.py) runs it, judges how it ended and, when its turn comes, runs
+it again. The supervisor's own task, the *tender*, looks for the first child in list order
+that should run and does not, and waits for it: start, the restart of a tail and start
+after a crash during start are one rule. Keepers and tender meet in the ``Node`` records
+and in hints that one of these has changed, never in exceptions.
 
 Invariants
 - A child is started only while all before it are ready or have ended for good.
@@ -90,10 +91,12 @@ class Supervisor:
     self._below: list[Supervisor] = []
     self._nodes = [self._node(child) for child in group.children]
     self._wakeup = Wakeup()
+    self._changed = trio.Event()
     self._keeper = Keeper(
       random=self._random,
-      tell=self._wakeup.set,
+      tell=self._tell,
       stop_rest=self._stop_rest,
+      wait_turn=self._wait_turn,
       escalate=self._escalate,
     )
     self._running = self._draining = False
@@ -237,6 +240,21 @@ class Supervisor:
         node.revive()
         nursery.start_soon(self._keeper.keep, node)
       await self._wakeup.wait()
+
+  def _tell(self) -> None:
+    """Wake whoever waits for a child to be ready or over: the tender, the keepers."""
+    self._wakeup.set()
+    self._changed.set()
+    self._changed = trio.Event()
+
+  async def _wait_turn(self, node: Node) -> None:
+    """Wait until all before a child are ready or over; a group that fails starts nothing.
+
+    Without that a child would use up its restarts while what it leans on is away.
+    """
+    before = self._nodes[: self._nodes.index(node)]
+    while self._failure or not all(each.ready or each.over for each in before):
+      await self._changed.wait()
 
   def _escalate(self, error: Exception) -> None:
     """Make the group fail, if it does not already."""

@@ -53,6 +53,37 @@ async def test_a_crash_leaves_the_siblings_alone(autojump_clock, stage):
     assert stage.events == ["-b", "+b", "b ready"]
 
 
+async def test_a_child_is_restarted_only_when_those_before_it_are_ready(
+  autojump_clock, stage
+):
+  slow = Restart(backoff=Backoff(initial=9, maximum=9, jitter=0), max_restarts=1)
+  a, b = stage.child("a", restart=slow), stage.child("b", restart=exact(max_restarts=1))
+  async with stage.running(a, b) as supervisor:
+    stage.crash_now["a"].set()
+    stage.crash_now["b"].set()
+    await trio.sleep(8)
+    assert [each.status for each in supervisor.state().children] == ["backoff"] * 2
+    await trio.sleep(2)
+  assert (stage.times["a"], stage.times["b"]) == ([0, 9], [0, 9])
+
+
+async def test_a_group_that_fails_in_a_drain_starts_nothing_more(autojump_clock, stage):
+  children = [
+    stage.child("a", restart=Restart.never()),
+    stage.child("b", restart=exact()),
+    stage.child("c", drain=stage.drainer("c", takes=9)),
+  ]
+  with pytest.RaisesGroup(SupervisionError):
+    async with stage.running(*children) as supervisor:
+      supervisor.drain()
+      stage.crash_now["b"].set()
+      await trio.sleep(0.5)
+      stage.crash_now["a"].set()
+      await trio.sleep_forever()
+  assert stage.times["b"] == [0]
+  assert "c drained" in stage.events
+
+
 async def test_a_child_in_backoff_says_so(autojump_clock, stage):
   async with stage.running(stage.child("a", restart=exact())) as supervisor:
     stage.crash_now["a"].set()
