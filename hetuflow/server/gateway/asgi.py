@@ -3,16 +3,27 @@
 Run by: Hypercorn, in a task per request. Owns nothing.
 """
 
+import re
+import secrets
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
+import structlog
 import trio
 
-__all__ = ["finish_answers"]
+from hetuflow.protocol import wire
+from hetuflow.server.api.problems import PROBLEM_JSON, Problem
+
+__all__ = ["finish_answers", "refuse_malformed"]
 
 Application = Callable[..., Awaitable[None]]
 CLOSE_TIMEOUT = 10.0
 """Seconds the end of an answer and of its connection may take."""
+# Host of RFC 9110, section 7.2, with the bounds of DNS for its labels.
+_HOST = re.compile(rb"(\[[0-9a-fA-F:.]*\]|[\w-]{1,63}(\.[\w-]{1,63})*\.?|)(:[0-9]*)?")
+
+_log = structlog.get_logger()
 
 
 def finish_answers(app: Application) -> Application:
@@ -41,3 +52,54 @@ def finish_answers(app: Application) -> Application:
     await app(scope, receive, send_whole)
 
   return finishing
+
+
+def refuse_malformed(app: Application) -> Application:
+  """Answer 400 to what the application would stumble over before it can answer itself.
+
+  Args:
+    app: an ASGI application.
+  """
+
+  async def refusing(scope: Any, receive: Any, send: Any) -> None:
+    """Serve a request or connection, or refuse it."""
+    mistake = None if scope["type"] == "lifespan" else _mistake(scope)
+    if mistake is None:
+      await app(scope, receive, send)
+    else:
+      await _refuse(scope, send, mistake)
+
+  return refusing
+
+
+def _mistake(scope: Any) -> str | None:
+  """Find what is wrong with a request as a whole."""
+  headers = dict(scope["headers"])
+  if not scope["path"]:
+    return "expected a path"
+  if not _HOST.fullmatch(headers.get(b"host", b"")):
+    return "expected a host name in the header Host"
+  # A proxy that believes the other one would see other requests than we do.
+  if b"content-length" in headers and b"transfer-encoding" in headers:
+    return "expected either Content-Length or Transfer-Encoding"
+  return None
+
+
+async def _refuse(scope: Any, send: Any, mistake: str) -> None:
+  """Say what is wrong, in the answer and in the log, and let the connection end."""
+  status = HTTPStatus.BAD_REQUEST
+  trace_id = secrets.token_hex(16)
+  _log.info("request_malformed", reason=mistake, trace_id=trace_id)
+  problem = Problem(
+    title=status.phrase, status=status, detail=mistake, errors=[], trace_id=trace_id
+  )
+  of = "websocket.http" if scope["type"] == "websocket" else "http"
+  body = wire.encode(problem)
+  headers = [
+    (b"content-type", PROBLEM_JSON.encode()),
+    (b"content-length", b"%d" % len(body)),
+    (b"connection", b"close"),
+  ]
+  start = {"type": f"{of}.response.start", "status": int(status), "headers": headers}
+  await send(start)
+  await send({"type": f"{of}.response.body", "body": body})

@@ -1,8 +1,8 @@
 """HTTP and ``/ws`` on one port, served by Hypercorn.
 
 Run by: one child of each server. Owns the listening socket's connections. On a drain the
-sessions are closed first, with 1001, so that agents go elsewhere at once (Hypercorn's own
-shutdown would close with 1006); then requests under way may finish.
+sessions are closed first, with 1001, so that agents go elsewhere at once; what is still
+under way when the gateway is cancelled ends with it.
 """
 
 import socket as sockets
@@ -12,7 +12,6 @@ from typing import Any
 import structlog
 import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve
 from quart import Response, websocket
 from quart_trio import QuartTrio
 
@@ -20,9 +19,10 @@ from hetuflow.errors import Unavailable
 from hetuflow.protocol import wire
 from hetuflow.protocol.messages import AgentCommand, MessageKind
 from hetuflow.protocol.model import AgentId, NamespaceId
-from hetuflow.server.gateway.asgi import finish_answers
+from hetuflow.server.gateway.asgi import finish_answers, refuse_malformed
 from hetuflow.server.gateway.connection import serve_connection
 from hetuflow.server.gateway.door import Doorkeeper
+from hetuflow.server.gateway.http import serve
 from hetuflow.server.sessions import Sessions
 from hetuflow.storage.access import authenticate_token
 
@@ -30,8 +30,6 @@ __all__ = ["SUBPROTOCOL", "Gateway", "open_listener"]
 
 SUBPROTOCOL = "hetuflow.v1"
 BACKLOG = 1024
-GRACEFUL_TIMEOUT = 3.0
-"""Seconds requests under way have to finish at the end."""
 CLOSE_PATIENCE = 5.0
 """Seconds agents have to see their sessions closed."""
 PING_INTERVAL = 20.0
@@ -93,10 +91,11 @@ class Gateway:
     self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
   ) -> None:
     """Serve until cancelled."""
-    app = finish_answers(self._make_app(self))
-    async with trio.open_nursery() as nursery:
-      await nursery.start(serve, app, self._config())
-      task_status.started()
+    app = finish_answers(refuse_malformed(self._make_app(self)))
+    # A duplicate, for it is closed at the end and the gateway may be started again.
+    socket = trio.socket.from_stdlib_socket(self._listener.dup())
+    async with trio.SocketListener(socket) as listener:
+      await serve(app, _config(self._door), listener, task_status=task_status)
 
   async def drain(self) -> None:
     """End the streams, send every agent elsewhere and wait until they are gone."""
@@ -104,22 +103,6 @@ class Gateway:
     self.sessions.close_all(1001, "the server is going away")
     with trio.move_on_after(CLOSE_PATIENCE):
       await self.sessions.wait_empty()
-
-  def _config(self) -> Config:
-    """Make Hypercorn's configuration."""
-    config = Config()
-    # A duplicate, for Hypercorn closes what it is given and may be started again.
-    config.bind = [f"fd://{self._listener.dup().detach()}"]
-    config.graceful_timeout = GRACEFUL_TIMEOUT
-    config.shutdown_timeout = GRACEFUL_TIMEOUT
-    config.keep_alive_timeout = 75
-    # We say ourselves what is too large; Hypercorn stops what is far beyond.
-    config.websocket_max_message_size = 2 * self._door.max_message_size
-    config.websocket_ping_interval = PING_INTERVAL
-    config.include_server_header = False
-    config.accesslog = None
-    config.errorlog = None
-    return config
 
   async def serve_websocket(self) -> Any:
     """Serve the WebSocket of the current request, or answer why not."""
@@ -177,6 +160,19 @@ class Gateway:
   def broadcast(self, command: AgentCommand) -> int:
     """Send every connected agent a command; return to how many."""
     return self.sessions.broadcast(MessageKind.AGENT_COMMAND, command)
+
+
+def _config(door: Doorkeeper) -> Config:
+  """Make Hypercorn's configuration."""
+  config = Config()
+  config.keep_alive_timeout = 75
+  # We say ourselves what is too large; Hypercorn stops what is far beyond.
+  config.websocket_max_message_size = 2 * door.max_message_size
+  config.websocket_ping_interval = PING_INTERVAL
+  config.include_server_header = False
+  config.accesslog = None
+  config.errorlog = None
+  return config
 
 
 def _token() -> str | None:
