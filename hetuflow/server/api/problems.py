@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 import attrs
 import structlog
-from quart import Response, g, request
+from quart import Response, g
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
@@ -17,6 +17,7 @@ from hetuflow.errors import (
 )
 from hetuflow.protocol import wire
 from hetuflow.server.api.services import services
+from hetuflow.server.api.tracing import asked
 
 __all__ = [
   "PROBLEM_JSON",
@@ -108,6 +109,7 @@ def _answer_http(error: HTTPException) -> Response:
     for name, value in error.get_headers()
     if name.lower() not in ("content-type", "content-length")
   }
+  request = asked()
   detail = {
     404: f"there is nothing at {request.path}",
     405: f"{request.method} is not for {request.path}",

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from quart.testing import WebsocketResponseError
 from structlog.testing import capture_logs
 from support.api import MAX_BODY_SIZE, Api, Reply
 
@@ -250,3 +251,34 @@ async def test_a_wrong_version_is_no_cursor(api: Api, cursor: str) -> None:
   job = await api.make_job()
   reply = await api.get(f"jobs/{job['id']}/versions?cursor={cursor}")
   assert (reply.status, list(errors(reply))) == (422, ["$.cursor"])
+
+
+@pytest.mark.parametrize(("path", "status"), [("/nothing", 404), ("/api/v1/jobs", 405)])
+async def test_a_websocket_that_is_not_served_is_refused_by_a_problem(
+  api: Api, path: str, status: int
+) -> None:
+  with capture_logs() as lines:
+    async with api.app.test_client().websocket(f"{path}?token=abc") as socket:
+      with pytest.raises(WebsocketResponseError) as refused:
+        await socket.receive()
+  response = refused.value.response
+  problem = await response.get_json(force=True)
+  assert (response.status_code, problem["status"]) == (status, status)
+  [line] = [line for line in lines if line["event"] == "http_request"]
+  assert line["trace_id"] == problem["trace_id"]
+  assert (line["path"], line["query"]) == (path, "token=***")
+
+
+@pytest.mark.parametrize(
+  "moment", ["9998-12-31T23:59:59-01:00", "1900-01-01T00:00:00+01:00"]
+)
+async def test_a_moment_that_its_offset_moves_out_of_bounds_spoils_no_list(
+  api: Api, moment: str
+) -> None:
+  job = await api.make_job()
+  task = {"job_id": job["id"], "scheduled_at": moment}
+  schedule = CRON | {"job_id": job["id"], "end_at": moment}
+  assert (await api.post("tasks", task)).status == 422
+  assert (await api.post("schedules", schedule)).status == 422
+  assert (await api.get("tasks")).body["items"] == []
+  assert (await api.get("schedules")).body["items"] == []
