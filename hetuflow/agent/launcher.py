@@ -63,24 +63,23 @@ async def start_process(
   registry.become_subreaper()
   streams = _Streams.open(spec)
   try:
-    with registry.launching():
-      if spec.needs_helper:
-        floor = 0
-        pid = await _start_by_helper(spec, helper, streams.theirs)
-        started_at = wall()
-      else:
-        floor = _own_peak_bytes()
-        start = partial(_start_directly, spec, streams.theirs, wall)
-        pid, started_at = await trio.to_thread.run_sync(start, limiter=_threads)
-      return Running(
-        pid=pid,
-        instance_id=spec.instance_id,
-        stdout=streams.stdout,
-        stderr=streams.stderr,
-        memory_floor_bytes=floor,
-        started_at=started_at,
-        wall=wall,
-      )
+    if spec.needs_helper:
+      floor = 0
+      pid = await _start_by_helper(spec, helper, streams.theirs)
+      started_at = wall()
+    else:
+      floor = _own_peak_bytes()
+      start = partial(_start_directly, spec, streams.theirs, wall)
+      pid, started_at = await trio.to_thread.run_sync(start, limiter=_threads)
+    return Running(
+      pid=pid,
+      instance_id=spec.instance_id,
+      stdout=streams.stdout,
+      stderr=streams.stderr,
+      memory_floor_bytes=floor,
+      started_at=started_at,
+      wall=wall,
+    )
   except OSError as error:
     streams.close_ours()
     raise LaunchError(f"cannot start {spec.argv[0]!r}: {_words(error)}") from error
@@ -163,6 +162,8 @@ def _start_directly(
   program = _find(spec) or _candidates(spec)[0]
   try:
     pid = spawn(program, spec.argv, spec.environment, cwd=spec.cwd, streams=streams)
+    # Until here it is a child of this very thread, which nobody takes for a stranger.
+    registry.known.add(pid)
     return pid, wall()
   except OSError as error:
     # The child tells one error for both: whether it was chdir can be seen from here.
@@ -174,12 +175,16 @@ def _start_directly(
 async def _start_by_helper(
   spec: LaunchSpec, helper: Helper | None, streams: tuple[int, int, int]
 ) -> int:
-  """Start by the helper program; return the pid."""
+  """Start by the helper program; return the pid, which is known by then."""
   try:
-    if helper is not None:
-      return await helper.launch(spec, _candidates(spec), streams)
-    async with open_helper() as own:
-      return await own.launch(spec, _candidates(spec), streams)
+    with registry.launching():
+      if helper is not None:
+        pid = await helper.launch(spec, _candidates(spec), streams)
+      else:
+        async with open_helper() as own:
+          pid = await own.launch(spec, _candidates(spec), streams)
+      registry.known.add(pid)
+      return pid
   except HelperFailure as failure:
     error = OSError(failure.errno, os.strerror(failure.errno))
     raise _launch_error(spec, failure.stage, error) from failure

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -427,6 +428,31 @@ async def test_a_process_that_a_debugger_holds_ends_when_it_lets_go():
         await trio.testing.wait_all_tasks_blocked()
         tracer.stdin.close()
   assert [end.signal for end in ends] == [signal.SIGKILL] * 2
+
+
+async def test_a_start_that_hangs_does_not_keep_what_is_left_behind_from_being_reaped():
+  hangs, go_on = trio.Event(), threading.Event()
+  token = trio.lowlevel.current_trio_token()
+
+  def wait() -> float:
+    token.run_sync_soon(hangs.set)
+    go_on.wait(20)
+    return time.time()
+
+  async def start() -> None:
+    running = await start_process(make_spec("true", instance="hangs"), wall=wait)
+    await running.wait()
+    running.close()
+
+  with trio.fail_after(20):
+    async with trio.open_nursery() as nursery:
+      nursery.start_soon(start)
+      await hangs.wait()
+      try:
+        await outcome(shell("(true &) & wait; exit 0"), grace=0)
+        assert registry.strangers() == []
+      finally:
+        go_on.set()
 
 
 async def test_what_was_let_go_of_before_its_end_is_reaped_with_the_next():

@@ -3,7 +3,9 @@
 The agent is the subreaper (prctl(2), PR_SET_CHILD_SUBREAPER) of what it starts: a process
 whose parent has ended becomes the agent's child instead of init's. A child of ours that
 we did not start is such a stranger, left behind by some task. Plain state of the one Trio
-thread.
+thread, but that the threads which start processes add to what is known. Strangers become
+children of the main thread, and what these threads start does so only when they end: so
+a start that hangs keeps nothing from being reaped.
 """
 
 import ctypes
@@ -41,7 +43,7 @@ def become_subreaper() -> None:
 
 @contextmanager
 def launching() -> Iterator[None]:
-  """Mark that a child may appear whose pid we do not know yet."""
+  """Mark that the helper may make a child whose pid we do not know yet."""
   launch = object()
   boot_seconds = time.clock_gettime(time.CLOCK_BOOTTIME)
   _launches[launch] = int(boot_seconds * TICKS_PER_SECOND)
