@@ -133,7 +133,8 @@ async def test_the_end_is_noted_while_the_consumer_is_slow():
     running = await start_process(shell("echo x; exit 3"))
     async with trio.open_nursery() as nursery:
       nursery.start_soon(lambda: collect(running, send=send))
-      await trio.testing.wait_all_tasks_blocked(0.3)
+      while running.exit is None:  # noqa: ASYNC110 - nothing tells of it
+        await trio.sleep(0.01)
       assert running.exit.exit_code == 3
       assert (await receive.receive()).data == b"x\n"
 
