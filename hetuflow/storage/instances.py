@@ -11,8 +11,9 @@ from hetuflow.protocol.model import (
   TaskInstanceForUpdate,
   new_id,
 )
+from hetuflow.protocol.states import INSTANCE_LIVE
 from hetuflow.storage.connect import Connection, Database
-from hetuflow.storage.rows import changes, criteria, found, from_row
+from hetuflow.storage.rows import changes, criteria, fetch_page, found, from_row
 from hetuflow.storage.sql import load_queries
 from hetuflow.storage.tasks import get_task
 from hetuflow.storage.transitions import request_cancel
@@ -77,8 +78,14 @@ async def query_instances(
     limit: how many at most.
     cursor: the id of the last one of the page before.
   """
-  rows = await executor.fetch(
-    _sql.query_instances, **criteria(filter), limit=limit, cursor=cursor
+  live = filter.status in INSTANCE_LIVE
+  rows = await fetch_page(
+    executor,
+    _sql.query_instances,
+    **criteria(filter),
+    live=live,
+    limit=limit,
+    cursor=cursor,
   )
   return [from_row(TaskInstance, row) for row in rows]
 

@@ -8,8 +8,11 @@ from hetuflow.errors import NotFound, ProtocolError, StorageError
 from hetuflow.protocol import wire
 from hetuflow.protocol.model import UNSET
 from hetuflow.storage.connect import Connection, Database, Record
+from hetuflow.storage.sql import Query, load_queries
 
-__all__ = ["Executor", "changes", "criteria", "found", "from_row"]
+__all__ = ["Executor", "changes", "criteria", "fetch_page", "found", "from_row"]
+
+_sql = load_queries("rows")
 
 T = TypeVar("T")
 
@@ -44,6 +47,19 @@ def found(record: Record | None, noun: str, key: object) -> Record:
   if record is None:
     raise NotFound(f"there is no {noun} {str(key)!r}")
   return record
+
+
+async def fetch_page(
+  executor: Executor, query: Query, /, **values: Any
+) -> list[Record]:
+  """Run a query of history whose filters may be given or not.
+
+  Planned once for all filters, as PostgreSQL does after some runs, it would read all of
+  history for the few rows that an index finds.
+  """
+  async with executor.transaction() as connection:
+    await connection.fetch(_sql.plan_each_time)
+    return await connection.fetch(query, **values)
 
 
 def changes(update: object) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from hetuflow.protocol.model import (
   UnsetType,
   new_id,
 )
+from hetuflow.protocol.states import TASK_FINAL
 from hetuflow.storage.connect import Connection, Database
-from hetuflow.storage.rows import criteria, found, from_row
+from hetuflow.storage.rows import criteria, fetch_page, found, from_row
 from hetuflow.storage.sql import load_queries
 
 __all__ = ["create_tasks", "get_task", "query_tasks", "update_task"]
@@ -135,8 +136,14 @@ async def query_tasks(
     limit: how many at most.
     cursor: the id of the last one of the page before.
   """
-  rows = await executor.fetch(
-    _sql.query_tasks, **criteria(filter), limit=limit, cursor=cursor
+  live = filter.status is not None and filter.status not in TASK_FINAL
+  rows = await fetch_page(
+    executor,
+    _sql.query_tasks,
+    **criteria(filter),
+    live=live,
+    limit=limit,
+    cursor=cursor,
   )
   return [from_row(Task, row) for row in rows]
 

@@ -35,6 +35,18 @@ RAISE_PRIORITY = query("""
   WHERE id = $id
 """)
 RANK = query("SELECT rank_at FROM sched_task WHERE id = $id")
+GENERIC_PLANS = query("""
+  SELECT generic_plans FROM pg_prepared_statements
+  WHERE statement LIKE '/* query_tasks */%'
+""")
+LOCK_HISTORY = """
+  DO $$ DECLARE week regclass; BEGIN
+    FOR week IN SELECT inhrelid FROM pg_inherits
+      WHERE inhparent = 'sched_task'::regclass
+      AND inhrelid <> 'sched_task_live'::regclass
+    LOOP EXECUTE format('LOCK TABLE %s', week); END LOOP;
+  END $$
+"""
 WAITING = query("""
   SELECT count(*) FROM pg_stat_activity
   WHERE datname = current_database() AND wait_event_type = 'Lock'
@@ -198,3 +210,22 @@ async def test_of_two_changes_at_once_neither_undoes_the_other(
   task = await get_task(database, task_id)
   assert (task.priority, task.scheduled_at, task.due_at) == (7, later, later)
   assert await database.fetchval(RANK, id=task_id) == later - timedelta(minutes=7)
+
+
+async def test_a_list_is_planned_for_its_filters_whatever_the_database_prefers(
+  database: Database,
+) -> None:
+  async with database.connection() as connection:
+    await connection.execute_script("SET plan_cache_mode = 'force_generic_plan'")
+    await query_tasks(connection, TaskFilter(), limit=1)
+    assert await connection.fetchval(GENERIC_PLANS) == 0
+
+
+async def test_a_list_of_what_is_under_way_does_not_touch_history(
+  database: Database,
+) -> None:
+  with trio.fail_after(20):
+    async with database.transaction() as keeper:
+      await keeper.execute_script(LOCK_HISTORY)
+      wanted = TaskFilter(status=TaskStatus.RUNNING)
+      assert await query_tasks(database, wanted, limit=1) == []
