@@ -56,17 +56,14 @@ async def intern_route(
   raise AssertionError("a route can neither be found nor made")
 
 
-async def list_routes(
-  database: Executor, namespace_ids: Sequence[str], after_id: int = 0
-) -> list[Route]:
-  """Read the routes of namespaces that were made after a known one, oldest first.
+async def list_routes(database: Executor, namespace_ids: Sequence[str]) -> list[Route]:
+  """Read the routes of namespaces, oldest first.
+
+  All of them: one with a lower number may be committed after one with a higher.
 
   Args:
     database: where.
     namespace_ids: whose; ``*`` among them means all.
-    after_id: the highest number that is known already.
   """
-  records = await database.fetch(
-    _sql.list_routes, namespace_ids=list(namespace_ids), after_id=after_id
-  )
+  records = await database.fetch(_sql.list_routes, namespace_ids=list(namespace_ids))
   return [from_row(Route, record) for record in records]

@@ -14,6 +14,5 @@ RETURNING id, pg_notify('hetuflow', 'routes')
 -- The routes of some namespaces, or of all, in the order they were made.
 SELECT id, namespace_id, selector
 FROM sched_route
-WHERE ('*' = ANY($namespace_ids::text[]) OR namespace_id = ANY($namespace_ids))
-  AND id > $after_id
+WHERE '*' = ANY($namespace_ids::text[]) OR namespace_id = ANY($namespace_ids)
 ORDER BY id
