@@ -7,11 +7,12 @@ and it has not goes back to the queue at once.
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 import attrs
 
-from hetuflow.errors import Conflict, Refused
+from hetuflow.errors import Conflict, Refused, Unavailable
 from hetuflow.protocol.messages import (
   AgentRegisterRequest,
   HeartbeatRequest,
@@ -31,6 +32,7 @@ from hetuflow.protocol.model import (
 )
 from hetuflow.protocol.states import AgentStatus, TaskInstanceStatus
 from hetuflow.storage.connect import Connection, Database, Record
+from hetuflow.storage.failures import repeatable
 from hetuflow.storage.rows import criteria, found, from_row
 from hetuflow.storage.sql import load_queries
 from hetuflow.storage.transitions import record_updates
@@ -50,6 +52,9 @@ __all__ = [
 ]
 
 _sql = load_queries("agents")
+
+REGISTER_TRIES = 3
+"""How often a registration is tried at once that others got in the way of."""
 
 
 @attrs.frozen(kw_only=True)
@@ -91,7 +96,27 @@ async def register_agent(
 
   Raises:
     Refused: a namespace does not exist, or the agent has been started again since.
+    Unavailable: the database is away.
   """
+  opening = partial(_register_once, database, request, session_id, server_id, lease)
+  # A report of the session before may end what is being settled here.
+  for _ in range(REGISTER_TRIES - 1):
+    try:
+      return await opening()
+    except Unavailable as error:
+      if not repeatable(error):
+        raise
+  return await opening()
+
+
+async def _register_once(
+  database: Database,
+  request: AgentRegisterRequest,
+  session_id: UUID,
+  server_id: ServerId,
+  lease: float,
+) -> Registration:
+  """Open a session unless others change the claims of the agent meanwhile."""
   async with database.transaction() as connection:
     missing = await connection.fetch(
       _sql.find_missing_namespaces, namespace_ids=request.namespace_ids

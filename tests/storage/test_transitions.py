@@ -1,10 +1,12 @@
 """Every event on every status, on a real database, against the one table."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
 import attrs
 import pytest
+import trio
 
 from hetuflow.errors import Conflict
 from hetuflow.protocol.messages import (
@@ -69,6 +71,12 @@ FORCE_INSTANCE = Query(
     SELECT $2, namespace_id, id, job_id, job_version, $3, 1, $4, scheduled_at, due_at,
       $5::task_instance_status, $6 FROM sched_task WHERE id = $1""",
   parameters=("task_id", "id", "agent_id", "claim_token", "status", "completed_at"),
+)
+WAITING = Query(
+  name="waiting",
+  text="""SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'""",
+  parameters=(),
 )
 LIVE = datetime(9999, 12, 31, 23, 59, 59, 999999)  # noqa: DTZ001 - asyncpg's infinity
 
@@ -437,6 +445,40 @@ async def test_registering_gives_back_what_the_agent_does_not_hold(
   instance = await get_instance(database, scene.instance_id)
   assert instance.status is TaskInstanceStatus.RELEASED
   assert await scene.task_status() is TaskStatus.PENDING
+
+
+async def test_registering_meets_a_report_of_the_session_before(
+  database: Database,
+) -> None:
+  scene = await make_scene(database)
+  request = AgentRegisterRequest(
+    protocol_version=1,
+    agent_id=scene.agent_id,
+    epoch=2,
+    name="a",
+    namespace_ids=[DEFAULT],
+  )
+  register = partial(
+    register_agent,
+    database,
+    request,
+    session_id=new_id(),
+    server_id=ServerId(new_id()),
+    lease=30.0,
+  )
+  end = TaskInstanceUpdate(
+    instance_id=scene.instance_id,
+    namespace_id=DEFAULT,
+    claim_token=scene.claim_token,
+    status=TaskInstanceStatus.SUCCEEDED,
+  )
+  with trio.fail_after(20):
+    async with trio.open_nursery() as nursery, database.transaction() as before:
+      await record_updates(before, DEFAULT, [end])
+      nursery.start_soon(register)
+      while await database.fetchval(WAITING) == 0:
+        await trio.lowlevel.checkpoint()
+  assert await scene.task_status() is TaskStatus.SUCCEEDED
 
 
 async def test_registering_keeps_what_the_agent_holds(database: Database) -> None:
