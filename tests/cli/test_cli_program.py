@@ -23,6 +23,7 @@ from hetuflow.schedule import CronExpression
 LIMIT_S = 20.0
 PRELUDE = """
 import json, os, pathlib, signal, sys, time
+seen = lambda: pathlib.Path(sys.argv[1]).with_name("seen").exists()
 ready = lambda: pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
 say = lambda *words: print(*words, flush=True)
 """
@@ -52,6 +53,7 @@ class Stage:
     """Wait until the script of this pid says it is ready."""
     while not self.is_ready(pid):  # noqa: ASYNC110 - it tells by a file
       await trio.sleep(0.01)
+    self.flag.with_name("seen").touch()
 
   def is_ready(self, pid: int) -> bool:
     """Tell whether the script of this pid has said so."""
@@ -131,7 +133,12 @@ async def test_wrong_settings_of_a_program_are_wrong_settings_of_ours(
 
 
 async def test_a_program_that_ends_unasked_may_be_started_again(stage: Stage) -> None:
-  error = await raised(stage, "ready(); time.sleep(0.3); sys.exit(2)")
+  script = """
+ready()
+while not seen(): time.sleep(0.01)
+sys.exit(2)
+"""
+  error = await raised(stage, script)
   assert isinstance(error, ProgramEnded)
 
 
