@@ -19,6 +19,7 @@ from hetuflow.storage.access import (
   insert_agent_token,
   insert_api_key,
   lock_access,
+  query_agent_tokens,
 )
 from hetuflow.storage.connect import Database
 from hetuflow.storage.secret import Secret, parse_secret
@@ -40,7 +41,7 @@ async def ensure_first_access(database: Database, data_dir: Path) -> bool:
     data_dir: where ``admin.key`` and ``agent.token`` are written, readable to us alone.
 
   Returns:
-    Whether the database was empty and they were made.
+    Whether nobody had a key and one was made, and a token where there was none.
 
   Raises:
     StorageError: a file cannot be written.
@@ -50,8 +51,10 @@ async def ensure_first_access(database: Database, data_dir: Path) -> bool:
       return False
     key = _provide(data_dir / ADMIN_KEY_FILE, KEY_PREFIX)
     await insert_api_key(connection, "admin", key)
-    token = _provide(data_dir / AGENT_TOKEN_FILE, TOKEN_PREFIX)
-    await insert_agent_token(connection, "default", token, [DEFAULT_NAMESPACE])
+    # Where only the keys are gone, an operator has removed them to get in again.
+    if not await query_agent_tokens(connection, limit=1):
+      token = _provide(data_dir / AGENT_TOKEN_FILE, TOKEN_PREFIX)
+      await insert_agent_token(connection, "default", token, [DEFAULT_NAMESPACE])
   _log.info("first_access_made", data_dir=str(data_dir), api_key_id=str(key.id))
   return True
 

@@ -213,6 +213,20 @@ async def test_a_crash_before_the_commit_loses_nothing(
   assert await authenticate_key(database, secret) is not None
 
 
+async def test_who_lost_every_key_gets_a_new_one_and_the_tokens_stay(
+  database: Database, tmp_path: Path
+) -> None:
+  await ensure_first_access(database, tmp_path)
+  token = (tmp_path / "agent.token").read_text().strip()
+  await database.fetch(FORGET_KEYS)
+  (tmp_path / "admin.key").unlink()
+  assert await ensure_first_access(database, tmp_path)
+  key = (tmp_path / "admin.key").read_text().strip()
+  assert await authenticate_key(database, key) is not None
+  assert await authenticate_token(database, token) is not None
+  assert len(await query_agent_tokens(database, limit=9)) == 1
+
+
 async def test_a_file_that_is_no_secret_is_replaced(
   database: Database, tmp_path: Path
 ) -> None:
