@@ -92,7 +92,7 @@ class Call(Generic[T]):
       raise read_problem(status, body)
     try:
       return self.read(msgspec.json.decode(body) if body else None)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
       raise ApiError(status, "Not an answer of hetuflow", str(error)) from error
     except ProtocolError as error:
       raise ApiError(

@@ -111,7 +111,8 @@ class LogFollower:
 
   It does no I/O: ``call()`` is the request for the next connection, ``feed()`` takes the
   bytes that arrive, and ``end`` is there once the instance has ended. A connection that
-  breaks costs nothing: the next one begins behind the last whole event.
+  breaks costs nothing: the next one begins behind the last whole event; ``heard`` counts
+  events and keep-alives.
   """
 
   def __init__(
@@ -121,6 +122,7 @@ class LogFollower:
     self._stream = stream
     self._offset = offset
     self._buffer = b""
+    self.heard = 0
     self.end: LogEnd | None = None
 
   def call(self) -> Call[None]:
@@ -145,6 +147,7 @@ class LogFollower:
     if len(self._buffer) > MAX_EVENT:
       raise ProtocolError([("$", f"expected events of at most {MAX_EVENT} bytes")])
     for event in events:
+      self.heard += 1
       if self.end is None:
         yield from self._take(*_fields(event))
 
@@ -177,5 +180,5 @@ def _json(data: bytes) -> Any:
   """Parse the data of an event."""
   try:
     return msgspec.json.decode(data)
-  except msgspec.DecodeError as error:
+  except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
     raise ProtocolError([("$", f"not JSON: {error}")]) from None

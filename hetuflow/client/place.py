@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import attrs
+import httpx
 import msgspec
 
 from hetuflow.errors import SettingsError
@@ -82,6 +83,10 @@ def _checked(url: str) -> str:
   """Demand a URL of HTTP and cut the slash at its end."""
   if not url.startswith(("http://", "https://")):
     raise SettingsError(f"server {url!r} is no URL such as http://127.0.0.1:8080")
+  try:
+    httpx.URL(url)
+  except httpx.InvalidURL as error:
+    raise SettingsError(f"server {url!r} is no URL: {error}") from None
   return url.rstrip("/")
 
 
@@ -102,7 +107,7 @@ def _key_in(folder: Path, url: str) -> str | None:
     return None
   file = folder / "admin.key"
   try:
-    return file.read_text("utf-8").strip() or None
+    return file.read_text("utf-8", errors="replace").strip() or None
   except FileNotFoundError:
     return None
   except OSError as error:

@@ -76,19 +76,19 @@ def _stream_request(follower: LogFollower) -> dict[str, Any]:
   return {**_request(follower.call()), "timeout": timeout}
 
 
-def _unreachable(place: Place, error: httpx.TransportError) -> ServerUnreachable:
+def _unreachable(place: Place, error: httpx.RequestError) -> ServerUnreachable:
   """Say in our words that no answer came."""
   return ServerUnreachable(place.url, str(error) or type(error).__name__)
 
 
-def _judge_break(place: Place, error: httpx.TransportError, *, progress: bool) -> None:
+def _judge_break(place: Place, error: httpx.RequestError, *, progress: bool) -> None:
   """Let a stream that brought something break: the next one goes on from there."""
   if not progress:
     raise _unreachable(place, error) from error
 
 
 def _judge_silence(place: Place, follower: LogFollower, *, progress: bool) -> None:
-  """Refuse a stream that ended without a word, so that it is not opened for ever."""
+  """Refuse a stream that ended without one event, so that it is not opened for ever."""
   if not progress and follower.end is None:
     raise ServerUnreachable(place.url, "the stream of output ended at once")
 
@@ -125,7 +125,7 @@ class Client:
       with attempt:
         try:
           response = self._http.request(**_request(call))
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
           raise _unreachable(self.place, error) from error
         return call.result(response.status_code, response.content)
     raise AssertionError("stamina raises the last error")
@@ -151,17 +151,16 @@ class Client:
         on=_worth_retrying(follower.call()), **RETRY
       ):
         with attempt:
-          progress = False
+          heard = follower.heard
           try:
             with self._http.stream(**_stream_request(follower)) as response:
               if response.status_code != httpx.codes.OK:
                 raise read_problem(response.status_code, response.read())
               for data in response.iter_bytes():
-                progress = True
                 yield from follower.feed(data)
-          except httpx.TransportError as error:
-            _judge_break(self.place, error, progress=progress)
-          _judge_silence(self.place, follower, progress=progress)
+          except httpx.RequestError as error:
+            _judge_break(self.place, error, progress=follower.heard > heard)
+          _judge_silence(self.place, follower, progress=follower.heard > heard)
 
 
 class AsyncClient:
@@ -196,7 +195,7 @@ class AsyncClient:
       with attempt:
         try:
           response = await self._http.request(**_request(call))
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
           raise _unreachable(self.place, error) from error
         return call.result(response.status_code, response.content)
     raise AssertionError("stamina raises the last error")
@@ -223,15 +222,14 @@ class AsyncClient:
         on=_worth_retrying(follower.call()), **RETRY
       ):
         with attempt:
-          progress = False
+          heard = follower.heard
           try:
             async with self._http.stream(**_stream_request(follower)) as response:
               if response.status_code != httpx.codes.OK:
                 raise read_problem(response.status_code, await response.aread())
               async for data in response.aiter_bytes():
-                progress = True
                 for chunk in follower.feed(data):
                   yield chunk
-          except httpx.TransportError as error:
-            _judge_break(self.place, error, progress=progress)
-          _judge_silence(self.place, follower, progress=progress)
+          except httpx.RequestError as error:
+            _judge_break(self.place, error, progress=follower.heard > heard)
+          _judge_silence(self.place, follower, progress=follower.heard > heard)

@@ -74,3 +74,19 @@ def test_an_argument_names_the_folder_before_the_environment(tmp_path: Path) -> 
   environ = {"HETUFLOW_DATA_DIR": "/elsewhere"}
   assert find_data_dir(tmp_path, environ) == tmp_path
   assert find_data_dir(None, environ) == Path("/elsewhere")
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://a\0b", "http://\udcff"])
+def test_a_url_that_no_request_can_have_is_refused(folder: Path, url: str) -> None:
+  with pytest.raises(SettingsError, match="is no URL"):
+    find_server(server=url, key="k", data_dir=folder, environ={})
+
+
+@pytest.mark.parametrize("key", [b"k\xe2\x82\xac", b"k\xff", b"a\nb", b"a\0b"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(
+  folder: Path, key: bytes
+) -> None:
+  (folder / "admin.key").write_bytes(key)
+  with pytest.raises(SettingsError) as refused:
+    find_server(data_dir=folder, environ={})
+  assert str(refused.value) == f"the key for {LOCAL} has characters that no key has"
