@@ -1,6 +1,7 @@
 """``python -m hetuflow.server``: settings, database, tree, signals."""
 
 import gc
+import resource
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,9 @@ from hetuflow.storage.migrate import migrate
 
 __all__ = ["command", "serve"]
 
+MAX_FILES = 65_536
+"""Open files that are asked for: each connection, of an agent or a stranger, is one."""
+
 _log = structlog.get_logger()
 
 
@@ -38,6 +42,7 @@ def command(**flags: Any) -> None:
     print(f"hetuflow: {error}", file=sys.stderr)
     sys.exit(2)
   configure_logging(config.log.level, config.log.format)
+  _raise_file_limit()
   sys.exit(main(serve, config))
 
 
@@ -72,6 +77,14 @@ async def serve(config: ServerConfig) -> int:
       return await run_until_signal(
         supervisor, drain_timeout=config.server.drain_timeout
       )
+
+
+def _raise_file_limit() -> None:
+  """Ask for more open files where the usual limit, often 1,024, is lower than allowed."""
+  usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+  wanted = MAX_FILES if most == resource.RLIM_INFINITY else min(MAX_FILES, most)
+  if usual != resource.RLIM_INFINITY and usual < wanted:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _listen(config: ServerConfig) -> Any:
