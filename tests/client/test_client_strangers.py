@@ -56,9 +56,9 @@ def stranger(body: bytes, headers: str = "") -> Iterator[Place]:
   ],
 )
 def test_an_answer_of_a_stranger_is_an_error_of_ours(body: bytes, headers: str) -> None:
-  with stranger(body, headers) as place, Client(place) as client:
-    with pytest.raises((ApiError, ServerUnreachable)):
-      client.send(jobs.run_job(ID))
+  refused = pytest.raises((ApiError, ServerUnreachable))
+  with stranger(body, headers) as place, Client(place) as client, refused:
+    client.send(jobs.run_job(ID))
 
 
 async def test_a_stream_without_events_is_not_opened_for_ever() -> None:
