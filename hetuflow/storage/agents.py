@@ -53,6 +53,9 @@ __all__ = [
 
 _sql = load_queries("agents")
 
+ALL_NAMESPACES = NamespaceId("*")
+"""In a token: every namespace."""
+
 REGISTER_TRIES = 3
 """How often a registration is tried at once that others got in the way of."""
 
@@ -84,6 +87,7 @@ async def register_agent(
   session_id: UUID,
   server_id: ServerId,
   lease: float,
+  allowed: Sequence[NamespaceId] = (ALL_NAMESPACES,),
 ) -> Registration:
   """Open a session and settle who has which claim, in one transaction.
 
@@ -93,12 +97,17 @@ async def register_agent(
     session_id: of the connection.
     server_id: of this server.
     lease: how long the session is good for without a heartbeat, in seconds.
+    allowed: the namespaces that its token is good for; an agent of others is not taken
+      over, whoever knows its id.
 
   Raises:
-    Refused: a namespace does not exist, or the agent has been started again since.
+    Refused: a namespace does not exist, the agent has been started again since, or is
+      of a namespace that is not allowed.
     Unavailable: the database is away.
   """
-  opening = partial(_register_once, database, request, session_id, server_id, lease)
+  opening = partial(
+    _register_once, database, request, session_id, server_id, lease, allowed
+  )
   # A report of the session before may end what is being settled here.
   for _ in range(REGISTER_TRIES - 1):
     try:
@@ -115,6 +124,7 @@ async def _register_once(
   session_id: UUID,
   server_id: ServerId,
   lease: float,
+  allowed: Sequence[NamespaceId],
 ) -> Registration:
   """Open a session unless others change the claims of the agent meanwhile."""
   async with database.transaction() as connection:
@@ -136,9 +146,10 @@ async def _register_once(
       session_id=session_id,
       server_id=server_id,
       lease=lease,
+      allowed=list(allowed),
     )
     if row is None:
-      raise Refused("a later start of this agent has registered", code="superseded")
+      raise await _reason(connection, request.agent_id, allowed)
     claims = await connection.fetch(_sql.list_claims, agent_id=request.agent_id)
     released = await _release_unheld(connection, claims, request.held)
   return Registration(
@@ -147,6 +158,24 @@ async def _register_once(
     superseded=_superseded(claims, request.held),
     released=released,
   )
+
+
+async def _reason(
+  connection: Connection, id: AgentId, allowed: Sequence[NamespaceId]
+) -> Refused:
+  """Say why an agent was not let in."""
+  if ALL_NAMESPACES not in allowed:
+    forbidden = await connection.fetch(
+      _sql.find_forbidden_namespaces, id=id, allowed=list(allowed)
+    )
+    if forbidden:
+      names = ", ".join(row["name"] for row in forbidden)
+      return Refused(
+        f"this agent is known in namespace {names}, which the token is not good for;"
+        " use a token for both, or another data folder",
+        code="forbidden_namespace",
+      )
+  return Refused("a later start of this agent has registered", code="superseded")
 
 
 def _superseded(

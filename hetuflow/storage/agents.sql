@@ -1,5 +1,6 @@
 -- name: register_agent
--- Open a session of an agent, unless the agent has been started again since.
+-- Open a session of an agent, unless the agent has been started again since, or belongs
+-- to namespaces that who speaks for it may not enter.
 INSERT INTO sched_agent AS a (
   id, namespace_ids, name, status, labels, capabilities, version, epoch, session_id,
   server_id, lease_until, connected_at, last_heartbeat_at
@@ -15,7 +16,15 @@ SET namespace_ids = excluded.namespace_ids, name = excluded.name,
   lease_until = excluded.lease_until, connected_at = now(), last_heartbeat_at = now(),
   updated_at = now()
 WHERE a.epoch <= excluded.epoch
+  AND ('*' = ANY($allowed::text[]) OR a.namespace_ids <@ $allowed::text[])
 RETURNING now() AS server_time, labels || label_overrides AS labels
+
+-- name: find_forbidden_namespaces
+-- Of the namespaces an agent belongs to, those that are not allowed.
+SELECT unnest(namespace_ids) AS name FROM sched_agent WHERE id = $id
+EXCEPT
+SELECT unnest($allowed::text[])
+ORDER BY name
 
 -- name: find_missing_namespaces
 -- Of the named namespaces, those that do not exist.

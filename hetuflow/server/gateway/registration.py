@@ -56,7 +56,7 @@ async def register(
   try:
     _check(request, allowed)
     async with door.sessions.entering(request.agent_id):
-      session = await _open_session(door, request)
+      session = await _open_session(door, request, allowed)
       door.sessions.add(session)
   except Refused as error:
     await refuse(socket, envelope.message_id, error.code, str(error))
@@ -64,7 +64,9 @@ async def register(
   return session
 
 
-async def _open_session(door: Doorkeeper, request: AgentRegisterRequest) -> Session:
+async def _open_session(
+  door: Doorkeeper, request: AgentRegisterRequest, allowed: list[NamespaceId]
+) -> Session:
   """Enter the session in the database and prepare the answer.
 
   Raises:
@@ -86,6 +88,7 @@ async def _open_session(door: Doorkeeper, request: AgentRegisterRequest) -> Sess
     session_id=session.id,
     server_id=door.server_id,
     lease=door.session_lease,
+    allowed=allowed,
   )
   session.labels = registration.labels
   session.send(

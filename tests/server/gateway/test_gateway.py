@@ -559,3 +559,25 @@ async def test_a_mistake_of_ours_closes_with_1011_and_is_logged(
       await peer.send("heartbeat_request", HeartbeatRequest(sent_at=1.0))
       assert await peer.closed() == 1011
   assert [line["event"] for line in lines].count("connection_crashed") == 1
+
+
+async def test_a_token_of_another_namespace_takes_over_no_agent(
+  scene: Scene, database: Database
+) -> None:
+  other = NamespaceId("other")
+  await make_namespace(database, other)
+  _, token = await create_agent_token(database, "other", [other])
+  agent_id = AgentId(new_id())
+  async with scene.connect() as peer:
+    await peer.register(agent_id=agent_id)
+    async with scene.connect(token=token) as stranger:
+      wish = introduction(agent_id=agent_id, epoch=2**40, namespace_ids=[other])
+      await stranger.send("agent_register_request", wish)
+      assert (await stranger.error()).code == "forbidden_namespace"
+      assert await stranger.closed() == 1008
+    await peer.send("heartbeat_request", HeartbeatRequest(sent_at=1.0))
+    assert isinstance((await peer.receive()).payload, HeartbeatResponse)
+  agent = await get_agent(database, agent_id)
+  assert agent.namespace_ids == [NamespaceId("default")]
+  async with scene.connect() as peer:
+    await peer.register(agent_id=agent_id, epoch=2)
