@@ -296,6 +296,12 @@ def test_a_path_that_cannot_be_is_refused(path: str) -> None:
   assert complaint(data_dir=path).startswith("--data-dir: expected a path, got ")
 
 
+@pytest.mark.parametrize("url", ["ws://h/a b", "ws://h/ws?a=\x7f", "wss://h/\xe4"])
+def test_a_url_that_no_request_can_carry_is_refused(url: str) -> None:
+  with pytest.raises(SettingsError, match="list of ws://"):
+    agent(server=(url,))
+
+
 def test_lists_are_read_from_flags_variables_and_toml() -> None:
   expected = ("ws://a/ws", "wss://b/ws")
   assert agent(server=expected).agent.server == expected

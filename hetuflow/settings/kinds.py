@@ -243,6 +243,10 @@ def _read_texts(raw: object) -> tuple[str, ...]:
 
 
 def _is_url(value: str, schemes: tuple[str, ...]) -> bool:
-  """Tell whether it is an absolute URL of one of the schemes."""
+  """Tell whether it is an absolute URL of one of the schemes, fit for a request."""
+  if not value.isprintable() or " " in value:
+    return False
   parts = urlsplit(value)
-  return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+  target = parts.path + parts.query
+  known = parts.scheme in schemes and bool(parts.hostname)
+  return known and parts.port != 0 and target.isascii()
