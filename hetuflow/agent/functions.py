@@ -22,6 +22,7 @@ __all__ = ["Function", "TaskContext", "function", "import_functions", "registere
 NOOP = "hetuflow.noop"
 
 F = TypeVar("F", bound=Callable[..., Any])
+_Kind = inspect.Parameter
 
 
 @attrs.frozen(kw_only=True)
@@ -100,7 +101,8 @@ def function(name: str, *, inline: bool = False) -> Callable[[F], F]:
     inline: call it in the executor's loop, without a thread: for what returns at once.
 
   Raises:
-    ValueError: the name is taken, or an async function is to run inline.
+    ValueError: the name is taken, an async function is to run inline, or no parameters
+      of a task could be given to it, which go by name.
   """
 
   def register(call: F) -> F:
@@ -143,8 +145,14 @@ def _describe(name: str, call: Callable[..., Any], *, inline: bool) -> Function:
   if inline and is_async:
     raise ValueError(f"the function {name!r} is async and cannot run inline")
   parameters = inspect.signature(call).parameters.values()
-  names = {each.name for each in parameters if each.kind not in _VARIADIC}
-  takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
+  nameless = [each for each in parameters if each.kind is _Kind.POSITIONAL_ONLY]
+  if any(each.default is each.empty for each in nameless):
+    raise ValueError(
+      f"the function {name!r} takes {nameless[0].name!r} by position only, but the"
+      " parameters of a task are given by name"
+    )
+  names = {each.name for each in parameters if each.kind in _NAMED}
+  takes_any = any(each.kind is _Kind.VAR_KEYWORD for each in parameters)
   return Function(
     name=name,
     call=call,
@@ -155,7 +163,7 @@ def _describe(name: str, call: Callable[..., Any], *, inline: bool) -> Function:
   )
 
 
-_VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+_NAMED = (_Kind.POSITIONAL_OR_KEYWORD, _Kind.KEYWORD_ONLY)
 
 
 @function(NOOP, inline=True)

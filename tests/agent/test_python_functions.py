@@ -205,6 +205,26 @@ def test_a_name_is_registered_once(function):
     function("mine")(lambda: None)
 
 
+def test_a_function_that_no_name_reaches_is_refused(function):
+  def divide(a, b, /):
+    return a / b
+
+  with pytest.raises(ValueError, match="'divide' takes 'a' by position only"):
+    function("divide")(divide)
+
+
+async def test_what_goes_by_position_and_may_be_left_out_is(
+  gateway, tmp_path, function
+):
+  @function("scale")
+  def scale(factor=2, /, *rest, by):
+    return factor * by
+
+  parameters = {"factor": 9, "rest": 9, "by": 3}
+  result = await run(gateway, tmp_path, "scale", parameters=parameters)
+  assert (result.status, result.output) == (S.SUCCEEDED, "6")
+
+
 def test_an_async_function_cannot_run_inline(function):
   async def wait():
     """Wait for nothing."""
