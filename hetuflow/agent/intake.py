@@ -39,11 +39,12 @@ from hetuflow.protocol.messages import (
 from hetuflow.protocol.model import TaskConfig
 from hetuflow.protocol.states import TaskInstanceStatus
 
-__all__ = ["Intake", "make_claims", "read_claim"]
+__all__ = ["Intake", "make_claims", "read_claim", "unknown_job"]
 
 _DEFAULTS = TaskConfig(cmd="-")
 SHUTS_DOWN = "the agent shuts down"
 JOURNAL_FULL = "the agent's journal is full"
+WITHOUT_CONFIG = "dispatched without its configuration"
 
 _log = structlog.get_logger()
 
@@ -96,19 +97,23 @@ class Intake:
     """Take up a batch; from here on its tasks are ours to answer for."""
     request: DispatchTaskRequest = envelope.payload
     new = []
-    held = 0
     for task in request.tasks:
       job = request.configs.get(task.config)
-      if job is None:
-        _log.error("dispatch_without_config", instance=str(task.instance_id))
+      instance = self._instances.admit(task, job or unknown_job(task.config))
+      if instance is None:
         continue
-      instance = self._instances.admit(task, job)
-      if instance is not None:
-        new.append(instance)
-        held += task.held
-    self._note_dispatched(len(new) - held, held)
+      new.append(instance)
+      if job is None:
+        _log.error("dispatch_without_config", instance=instance.key)
+        self._executor.refuse(instance, TaskInstanceStatus.FAILED, WITHOUT_CONFIG)
+    self._book(new)
     self._batches.append(_Batch(envelope, new, self._link.session))
     self._wakeup.set()
+
+  def _book(self, instances: Sequence[Instance], *, sign: int = 1) -> None:
+    """Book that these have used up what was granted; with a sign of -1 that they will."""
+    held = sum(each.task.held for each in instances)
+    self._note_dispatched(sign * (len(instances) - held), sign * held)
 
   async def run(self) -> None:
     """Put on record, acknowledge and place, batch by batch, for ever."""
@@ -155,6 +160,7 @@ class Intake:
     """Let go of attempts that could not be put on record."""
     if session is not None and not session.ended.is_set():
       self._disown(instances)
+      self._book(instances, sign=-1)  # they will be sent again on the same grant
       return
     for instance in _waiting(instances):
       self._executor.refuse(instance, TaskInstanceStatus.RELEASED, JOURNAL_FULL)
@@ -240,6 +246,11 @@ def _compact(job: NamedConfig) -> dict[str, object]:
     if name == "cmd" or value != getattr(_DEFAULTS, name)
   }
   return {"job_name": job.job_name, "config": said}
+
+
+def unknown_job(name: str) -> NamedConfig:
+  """Stand in for a job that is not known, of an attempt that will not run."""
+  return NamedConfig(job_name=name, config=_DEFAULTS)
 
 
 def read_claim(claim: Claim) -> tuple[DispatchedTask, NamedConfig]:

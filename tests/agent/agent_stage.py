@@ -311,7 +311,7 @@ def make_task(
     namespace_id="default",
     claim_token=uuid4(),
     attempt=1,
-    config="j:1",
+    config=more.pop("config", "j:1"),
     scheduled_at=due,
     due_at=due,
     lease=lease,

@@ -9,7 +9,7 @@ from agent_stage import make_config, make_job, make_task, running_agent, settled
 
 from hetuflow.agent import websocket
 from hetuflow.agent.instances import Stage
-from hetuflow.agent.intake import JOURNAL_FULL
+from hetuflow.agent.intake import JOURNAL_FULL, WITHOUT_CONFIG
 from hetuflow.agent.journal import open_journal
 from hetuflow.protocol.messages import AgentCommandKind, MessageKind
 from hetuflow.protocol.states import TaskInstanceStatus as S
@@ -127,3 +127,39 @@ async def test_an_agent_whose_journal_breaks_ends_and_so_does_what_it_runs(
   assert caught.group_contains(ZeroDivisionError)
   mark = f"HETUFLOW_INSTANCE_ID={task.instance_id}".encode()
   assert not any(mark in environment for environment in environments())
+
+
+async def test_a_task_that_comes_without_its_configuration_fails(gateway, tmp_path):
+  task = make_task(config="j:2")
+  with trio.fail_after(30):
+    async with running_agent(make_config(tmp_path, gateway)):
+      await gateway.granted()
+      await gateway.dispatch(task, job=make_job())
+      result = await gateway.result(task.instance_id)
+  assert (result.status, result.reason) == (S.FAILED, WITHOUT_CONFIG)
+
+
+async def test_a_refused_batch_that_comes_again_is_granted_once(gateway, tmp_path):
+  large = {"x": "y" * 400_000}
+  blocks = [make_task(due_in=60.0, parameters=large) for _ in range(3)]
+  tasks = [make_task(due_in=60.0) for _ in range(3)]
+  config = make_config(tmp_path, gateway, journal_limit=1024**2, hold=10)
+  with trio.fail_after(30):
+    async with running_agent(config) as agent:
+      await gateway.granted()
+      await gateway.dispatch(*blocks, job=make_job())
+      await settled(lambda: agent.parts.intake._journal.full)
+      again = await gateway.dispatch(*tasks, job=make_job())
+      await settled(lambda: not agent.parts.intake._batches)
+      await settled(lambda: len(agent.parts.instances) == len(blocks))
+      await gateway.command(AgentCommandKind.CANCEL, blocks[0].instance_id)
+      await gateway.result(blocks[0].instance_id)
+      await settled(lambda: not agent.parts.intake._journal.full)
+      await gateway.dispatch(*tasks, job=make_job(), message_id=again)
+      await gateway.until(
+        lambda: [m for m in gateway.peer.of(ACK) if m.payload.message_id == again]
+      )
+      granted = [
+        each.payload.hold for each in gateway.peer.of(MessageKind.ACQUIRE_TASK_REQUEST)
+      ]
+      assert sum(granted) <= 10 + 1  # the place of the one that was cancelled
