@@ -14,34 +14,28 @@ named its tasks as held, so they are given back in words.
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-import attrs
-import msgspec
 import structlog
 import trio
 from attrs import frozen
 
+from hetuflow.agent.claims import make_claims, unknown_job
 from hetuflow.agent.clock import DisciplinedClock
 from hetuflow.agent.executor import Executor
 from hetuflow.agent.instances import Instance, Instances, Stage
-from hetuflow.agent.journal import Claim, ClaimState, Journal, JournalFull
+from hetuflow.agent.journal import Journal, JournalFull
 from hetuflow.agent.link import Link, Session
 from hetuflow.agent.wheel import WheelDriver
 from hetuflow.nursery import Wakeup
-from hetuflow.protocol import wire
 from hetuflow.protocol.messages import (
   Ack,
-  DispatchedTask,
   DispatchTaskRequest,
   Envelope,
   MessageKind,
-  NamedConfig,
 )
-from hetuflow.protocol.model import TaskConfig
 from hetuflow.protocol.states import TaskInstanceStatus
 
-__all__ = ["Intake", "make_claims", "read_claim", "unknown_job"]
+__all__ = ["Intake"]
 
-_DEFAULTS = TaskConfig(cmd="-")
 SHUTS_DOWN = "the agent shuts down"
 JOURNAL_FULL = "the agent's journal is full"
 WITHOUT_CONFIG = "dispatched without its configuration"
@@ -210,54 +204,3 @@ class Intake:
 def _waiting(instances: Iterable[Instance]) -> list[Instance]:
   """List the attempts that are still to run."""
   return [each for each in instances if each.stage in (Stage.HELD, Stage.READY)]
-
-
-def make_claims(instances: Iterable[Instance]) -> list[Claim]:
-  """Write down all that is needed to run attempts after a restart."""
-  jobs: dict[str, bytes] = {}
-  claims = []
-  for instance in instances:
-    task = instance.task
-    job = jobs.get(task.config)
-    if job is None:
-      job = jobs[task.config] = (
-        b'{"configs":{%b:%b},"tasks":['  # one batch of one task
-        % (wire.encode(task.config), wire.encode(_compact(instance.job)))
-      )
-    claims.append(
-      Claim(
-        instance_id=instance.key,
-        namespace=task.namespace_id,
-        claim_token=str(task.claim_token),
-        due_at=instance.due_at,
-        state=ClaimState.STARTING if instance.intended else ClaimState.HELD,
-        payload=job + wire.encode(task) + b"]}",
-      )
-    )
-  return claims
-
-
-def _compact(job: NamedConfig) -> dict[str, object]:
-  """Leave out of a configuration what is as by default: most of it, most of the time."""
-  config = job.config
-  said = {
-    name: value
-    for name, value in attrs.asdict(config, recurse=False).items()
-    if name == "cmd" or value != getattr(_DEFAULTS, name)
-  }
-  return {"job_name": job.job_name, "config": said}
-
-
-def unknown_job(name: str) -> NamedConfig:
-  """Stand in for a job that is not known, of an attempt that will not run."""
-  return NamedConfig(job_name=name, config=_DEFAULTS)
-
-
-def read_claim(claim: Claim) -> tuple[DispatchedTask, NamedConfig]:
-  """Read what ``make_claims`` wrote.
-
-  Raises:
-    ProtocolError: an agent of another version wrote it, in words we do not know.
-  """
-  batch = wire.load(DispatchTaskRequest, msgspec.json.decode(claim.payload))
-  return batch.tasks[0], batch.configs[batch.tasks[0].config]

@@ -8,10 +8,11 @@ is ended and reported as lost.
 import attrs
 import structlog
 
+from hetuflow.agent.claims import describe_claim, read_claim
 from hetuflow.agent.clock import DisciplinedClock
 from hetuflow.agent.executor import LEASE_EXPIRED, Executor
 from hetuflow.agent.instances import Instance, Instances, Stage
-from hetuflow.agent.intake import Intake, read_claim
+from hetuflow.agent.intake import Intake
 from hetuflow.agent.journal import Claim, ClaimState, Journal
 from hetuflow.agent.orphans import Orphan, Orphans
 from hetuflow.agent.outbox import Outbox
@@ -21,6 +22,7 @@ from hetuflow.protocol.states import TaskInstanceStatus
 
 __all__ = ["Recovery"]
 
+UNREADABLE = "the agent cannot read what it has of it"
 AGENT_RESTARTED = "the agent was restarted"
 MACHINE_RESTARTED = "the machine was restarted"
 
@@ -74,22 +76,34 @@ class Recovery:
     return len(recovered.claims)
 
   def _take_up(self, claim: Claim, *, has_result: bool) -> None:
-    """Find the place of one claim."""
+    """Find the place of one claim; each stands on its own lease now."""
     if claim.state is ClaimState.FINISHED and not has_result:
       return  # the server has the result, only output is left to be acknowledged
+    try:
+      (task, job), readable = read_claim(claim), True
+    except ProtocolError as error:
+      (task, job), readable = describe_claim(claim), False
+      _log.error("claim_unreadable", instance=claim.instance_id, problem=str(error))
+    task = attrs.evolve(task, held=True)
     if claim.state is ClaimState.FINISHED:
-      self._admit(claim, Stage.FINISHED)
+      self._instances.admit(task, job, Stage.FINISHED)
     elif claim.may_have_started:
-      self._take_up_orphan(claim)
-    elif (instance := self._admit(claim, Stage.HELD)) is not None:
-      if self._clock.now() <= instance.due_at + instance.task.lease:
-        self._intake.place([instance])
-      else:
-        self._executor.refuse(instance, TaskInstanceStatus.RELEASED, LEASE_EXPIRED)
+      self._take_up_orphan(claim, self._instances.admit(task, job, Stage.ENDING))
+    elif (instance := self._instances.admit(task, job, Stage.HELD)) is not None:
+      self._take_up_held(instance, readable)
 
-  def _take_up_orphan(self, claim: Claim) -> None:
+  def _take_up_held(self, instance: Instance, readable: bool) -> None:
+    """Have what never started fire at its time, or give it back."""
+    released = TaskInstanceStatus.RELEASED
+    if not readable:
+      self._executor.refuse(instance, released, UNREADABLE)
+    elif self._clock.now() > instance.due_at + instance.task.lease:
+      self._executor.refuse(instance, released, LEASE_EXPIRED)
+    else:
+      self._intake.place([instance])
+
+  def _take_up_orphan(self, claim: Claim, instance: Instance | None) -> None:
     """Have what may have started ended and reported."""
-    instance = self._admit(claim, Stage.ENDING)
     if instance is None:
       return
     rebooted = claim.earlier_boot
@@ -103,13 +117,3 @@ class Recovery:
         )
       ]
     )
-
-  def _admit(self, claim: Claim, stage: Stage) -> Instance | None:
-    """Take up a claim; after a restart each stands on its own lease."""
-    try:
-      task, job = read_claim(claim)
-    except ProtocolError as error:
-      # The server misses it at registration and gives it to others.
-      _log.error("claim_unreadable", instance=claim.instance_id, problem=str(error))
-      return None
-    return self._instances.admit(attrs.evolve(task, held=True), job, stage)

@@ -8,6 +8,7 @@ import sys
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import pytest
 import trio
 from agent_stage import (
   TOKEN,
@@ -18,9 +19,11 @@ from agent_stage import (
 )
 
 import hetuflow
+from hetuflow.agent.journal import open_journal
 from hetuflow.agent.process import find_orphans, scan_instances
 from hetuflow.agent.process.stat import read_stat
 from hetuflow.agent.program import open_agent
+from hetuflow.agent.recovery import UNREADABLE
 from hetuflow.agent.tree import build_tree
 from hetuflow.nursery import render
 from hetuflow.protocol.messages import AgentCommandKind, MessageKind
@@ -207,3 +210,30 @@ async def test_after_a_kill_orphans_are_ended_and_reported_as_lost(gateway, tmp_
       await gateway.command(AgentCommandKind.CANCEL, planned.instance_id)
       assert (await gateway.result(planned.instance_id)).status is S.CANCELLED
   assert peer.register.epoch == 2
+
+
+@pytest.mark.parametrize("payload", [b"\xff", b"{}", b'{"configs":{},"tasks":[]}'])
+async def test_claims_that_cannot_be_read_are_ended_reported_and_forgotten(
+  gateway, tmp_path, payload
+):
+  running, planned = make_task(), make_task(due_in=3600)
+  with trio.fail_after(60):
+    async with agent_process(gateway, tmp_path) as process:
+      await gateway.granted()
+      await gateway.dispatch(running, planned, job=make_job(SLEEPER, executor="shell"))
+      await gateway.until(lambda: gateway.output(running.instance_id))
+      process.kill()
+      await process.wait()
+    (file,) = tmp_path.glob("agents/*/journal.db")
+    with closing(sqlite3.connect(file)) as journal, journal:
+      journal.execute("UPDATE claims SET payload = ?", (payload,))
+    async with agent_process(gateway, tmp_path) as process:
+      lost = await gateway.result(running.instance_id)
+      assert (lost.status, lost.reason) == (S.LOST, "the agent was restarted")
+      assert str(running.instance_id) not in scan_instances()
+      released = await gateway.result(planned.instance_id)
+      assert (released.status, released.reason) == (S.RELEASED, UNREADABLE)
+      process.terminate()
+      assert await process.wait() == 0
+  async with open_journal(file.parent) as journal:
+    assert journal.load().claims == ()
