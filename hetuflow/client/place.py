@@ -1,14 +1,14 @@
 """Where the server is, and with which key it is spoken to."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
 import httpx
-import msgspec
 
 from hetuflow.errors import SettingsError
+from hetuflow.ready import Ready, read_ready, ready_files
 
 __all__ = ["Place", "find_data_dir", "find_server"]
 
@@ -28,14 +28,21 @@ class Place:
 def find_data_dir(
   data_dir: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> Path:
-  """Return the named folder, else that of ``HETUFLOW_DATA_DIR``, else the default."""
-  if data_dir is not None:
-    return data_dir
-  if named := (os.environ if environ is None else environ).get(DATA_DIR_VARIABLE):
-    return Path(named)
-  from hetuflow.settings import default_data_dir
+  """Return the named folder, else that of ``HETUFLOW_DATA_DIR``, else the default.
 
-  return default_data_dir()
+  Raises:
+    SettingsError: it is said to be in the home of a user who has none.
+  """
+  environ = os.environ if environ is None else environ
+  named = data_dir or environ.get(DATA_DIR_VARIABLE)
+  if not named:
+    from hetuflow.settings import default_data_dir
+
+    return default_data_dir()
+  try:
+    return Path(named).expanduser()
+  except RuntimeError as error:
+    raise SettingsError(f"data folder {str(named)!r}: {error}") from error
 
 
 def find_server(
@@ -48,7 +55,7 @@ def find_server(
   """Find the server by argument, else environment, else what it left in its data folder.
 
   The key in the data folder opens every namespace, so it is given only to the servers
-  of that folder, never to another URL.
+  of that folder, never to another URL, nor to who took the port of one that was killed.
 
   Args:
     server: URL.
@@ -61,18 +68,13 @@ def find_server(
   """
   environ = os.environ if environ is None else environ
   folder = find_data_dir(data_dir, environ)
-  url = server or environ.get(URL_VARIABLE) or _url_in(folder / "server.json")
-  if url is None:
-    raise SettingsError(
-      f"no server found: there is no {folder / 'server.json'}; start one with "
-      f"`hetuflow up`, or name one by --server or {URL_VARIABLE}"
-    )
+  url = server or environ.get(URL_VARIABLE) or _local_url(folder)
   url = _checked(url)
   key = key or environ.get(KEY_VARIABLE) or _key_in(folder, url)
   if key is None:
     raise SettingsError(
       f"no key for {url}: give --key or {KEY_VARIABLE} "
-      f"(the key in {folder} is only given to servers of that folder)"
+      f"(the key in {folder} is only given to running servers of that folder)"
     )
   if not (key.isascii() and key.isprintable()):
     raise SettingsError(f"the key for {url} has characters that no key has")
@@ -90,20 +92,25 @@ def _checked(url: str) -> str:
   return url.rstrip("/")
 
 
-def _url_in(file: Path) -> str | None:
-  """Read the URL out of a file in which a server says where it is."""
-  try:
-    said = msgspec.json.decode(file.read_bytes())
-    return str(said["url"]).rstrip("/")
-  except FileNotFoundError:
-    return None
-  except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
-    raise SettingsError(f"{file}: cannot read where the server is: {error}") from error
+def _local_url(folder: Path) -> str:
+  """Find a server of this machine by what it left in its folder."""
+  said = _servers_of(folder)
+  for each in said:
+    if each.is_running:
+      return each.url
+  if said:
+    where = f"the server of {folder} does not run any more (process {said[0].pid})"
+  else:
+    where = f"there is no {folder / 'server.json'}"
+  raise SettingsError(
+    f"no server found: {where}; start one with `hetuflow up`, or name one by --server "
+    f"or {URL_VARIABLE}"
+  )
 
 
 def _key_in(folder: Path, url: str) -> str | None:
   """Read the administrator's key of a folder for one of the servers of that folder."""
-  if url not in _urls_of(folder):
+  if url not in (each.url for each in _servers_of(folder) if each.is_running):
     return None
   file = folder / "admin.key"
   try:
@@ -114,8 +121,16 @@ def _key_in(folder: Path, url: str) -> str | None:
     raise SettingsError(f"{file}: cannot read the key: {error.strerror}") from error
 
 
-def _urls_of(folder: Path) -> Iterator[str]:
-  """Yield the URLs of the servers that say to be running in a folder."""
-  for file in (folder / "server.json", *sorted(folder.glob("servers/*.json"))):
-    if url := _url_in(file):
-      yield url
+def _servers_of(folder: Path) -> list[Ready]:
+  """List what the servers of a folder say of themselves, the last one first."""
+  found = []
+  for file in ready_files(folder):
+    try:
+      said = read_ready(file)
+    except (OSError, ValueError) as error:
+      raise SettingsError(
+        f"{file}: cannot read where the server is: {error}"
+      ) from error
+    if said is not None:
+      found.append(said)
+  return found

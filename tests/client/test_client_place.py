@@ -1,6 +1,9 @@
 """How a server is found, and to whom a key is given."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from hetuflow.client import find_server
 from hetuflow.client.place import find_data_dir
 from hetuflow.errors import SettingsError
+from hetuflow.ready import start_ticks
 
 LOCAL = "http://127.0.0.1:8080"
 
@@ -16,7 +20,8 @@ LOCAL = "http://127.0.0.1:8080"
 def folder(tmp_path: Path) -> Path:
   """Lay out a data folder as two servers leave it."""
   (tmp_path / "servers").mkdir()
-  (tmp_path / "server.json").write_text(json.dumps({"url": LOCAL, "pid": 1}))
+  own = {"url": LOCAL, "pid": os.getpid(), "started": start_ticks(os.getpid())}
+  (tmp_path / "server.json").write_text(json.dumps(own))
   (tmp_path / "servers" / "a.json").write_text(json.dumps({"url": LOCAL}))
   (tmp_path / "servers" / "b.json").write_text(json.dumps({"url": "http://[::1]:9"}))
   (tmp_path / "admin.key").write_text("local\n")
@@ -90,3 +95,56 @@ def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(
   with pytest.raises(SettingsError) as refused:
     find_server(data_dir=folder, environ={})
   assert str(refused.value) == f"the key for {LOCAL} has characters that no key has"
+
+
+def leave_behind(folder: Path, pid: int, started: int | None) -> None:
+  """Lay out the only file of a data folder as a server leaves it that was killed."""
+  for file in (folder / "servers").iterdir():
+    file.unlink()
+  said = {"url": LOCAL, "pid": pid, "started": started}
+  (folder / "server.json").write_text(json.dumps(said))
+
+
+def ended_process() -> int:
+  """Return the id of a process that has ended."""
+  with subprocess.Popen([sys.executable, "-c", ""]) as process:
+    return process.pid
+
+
+@pytest.mark.parametrize("how", ["gone", "gone, start unknown", "id taken by another"])
+def test_the_key_is_not_given_to_who_took_the_port_of_a_killed_server(
+  folder: Path, how: str
+) -> None:
+  pid = os.getpid() if how == "id taken by another" else ended_process()
+  leave_behind(folder, pid, None if how == "gone, start unknown" else 4711)
+  with pytest.raises(SettingsError, match="HETUFLOW_API_KEY"):
+    find_server(server=LOCAL, data_dir=folder, environ={})
+  with pytest.raises(SettingsError, match="does not run any more"):
+    find_server(data_dir=folder, environ={})
+
+
+def test_a_running_server_is_found_beside_one_that_was_killed(folder: Path) -> None:
+  own = {"url": "http://live", "pid": os.getpid(), "started": start_ticks(os.getpid())}
+  leave_behind(folder, ended_process(), None)
+  (folder / "servers" / "live.json").write_text(json.dumps(own))
+  place = find_server(data_dir=folder, environ={})
+  assert (place.url, place.key) == ("http://live", "local")
+
+
+def test_a_process_nobody_waited_for_is_gone() -> None:
+  with subprocess.Popen(
+    [sys.executable, "-c", "pass"], stdout=subprocess.PIPE
+  ) as child:
+    assert child.stdout is not None
+    child.stdout.read()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert start_ticks(child.pid) is None
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+  monkeypatch.setenv("HOME", "/home/somebody")
+  expected = Path("/home/somebody/data")
+  assert find_data_dir(None, {"HETUFLOW_DATA_DIR": "~/data"}) == expected
+  assert find_data_dir(Path("~/data")) == expected
+  with pytest.raises(SettingsError, match="nobody-of-this-name"):
+    find_data_dir(Path("~nobody-of-this-name/data"))

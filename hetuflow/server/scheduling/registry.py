@@ -20,6 +20,7 @@ from hetuflow.errors import Unavailable
 from hetuflow.nursery import Outage
 from hetuflow.protocol import wire
 from hetuflow.protocol.model import ServerForCreate
+from hetuflow.ready import start_ticks
 from hetuflow.server.clock import DatabaseClock
 from hetuflow.storage.connect import Database
 from hetuflow.storage.idempotency import forget_expired
@@ -114,6 +115,7 @@ class Announcer:
       {
         "url": self._server.url,
         "pid": os.getpid(),
+        "started": start_ticks(os.getpid()),
         "version": self._server.version,
         "server_id": str(self._server.id),
       }

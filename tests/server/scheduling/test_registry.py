@@ -9,6 +9,7 @@ from support.postgres import Postgres
 from support.world import query, read_clock
 
 from hetuflow.protocol.model import ServerForCreate, ServerId, new_id
+from hetuflow.ready import read_ready
 from hetuflow.server.clock import DatabaseClock
 from hetuflow.server.scheduling import registry as registry_module
 from hetuflow.server.scheduling.registry import Announcer, Janitor, Registry
@@ -84,7 +85,9 @@ async def test_ready_files_are_there_while_the_server_is(tmp_path: Path) -> None
     assert said == msgspec.json.decode(last.read_bytes())
     assert said["url"] == server.url
     assert said["server_id"] == str(server.id)
-    assert set(said) == {"url", "pid", "version", "server_id"}
+    assert set(said) == {"url", "pid", "started", "version", "server_id"}
+    assert (ready := read_ready(last)) is not None
+    assert ready.is_running
     nursery.cancel_scope.cancel()
   assert not own.exists()
   assert not last.exists()
