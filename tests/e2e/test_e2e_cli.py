@@ -175,16 +175,24 @@ async def test_exec_runs_a_command_once_and_leaves_no_job(cli: Command) -> None:
   assert not [name for name in names if name.startswith("exec-")]
 
 
-async def test_an_interrupted_exec_takes_its_process_along(cli: Command) -> None:
+@pytest.mark.parametrize("times", [1, 50])
+async def test_an_interrupted_exec_takes_its_process_along(
+  cli: Command, times: int
+) -> None:
   script = f"echo begun; exec sleep {nap(600)}"
   with trio.fail_after(LIMIT_S):
     async with cli.started("exec", "--", "bash", "-c", script) as process:
       assert process.stdout is not None
       assert await process.stdout.receive_some(100) == b"begun\n"
       await wait_until(lambda: sleeping(600))
-      process.send_signal(signal.SIGINT)
+      for _ in range(times):
+        process.send_signal(signal.SIGINT)
+        with trio.move_on_after(0.002):
+          await process.wait()
       assert await process.wait() == 130
     await wait_until(lambda: not sleeping(600), GONE_S)
+    names = [job["name"] for job in (await cli("jobs", "list", "--json")).ok().json]
+    assert not [name for name in names if name.startswith("exec-")]
 
 
 def nap(seconds: int) -> str:
