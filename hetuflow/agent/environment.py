@@ -45,7 +45,8 @@ def make_spec(instance: Instance, argv: tuple[str, ...]) -> LaunchSpec:
   return LaunchSpec(
     argv=argv,
     environment=environment,
-    cwd=config.cwd or _home(account),
+    cwd=config.cwd or account.pw_dir,
+    fallback_cwd=None if config.cwd else "/",
     user=config.user,
     stdin=None if config.stdin is None else config.stdin.encode(),
     capture=config.capture_output,
@@ -148,8 +149,3 @@ def _account(user: str | None) -> pwd.struct_passwd:
     return pwd.getpwnam(user)
   except KeyError:
     raise LaunchError(f"user {user!r} does not exist on this machine") from None
-
-
-def _home(account: pwd.struct_passwd) -> str:
-  """Return where a process starts if the job does not say: home, if there is one."""
-  return account.pw_dir if os.path.isdir(account.pw_dir) else "/"

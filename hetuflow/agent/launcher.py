@@ -159,6 +159,7 @@ def _start_directly(
   spec: LaunchSpec, streams: tuple[int, int, int], wall: Callable[[], float]
 ) -> tuple[int, float]:
   """Start by `posix_spawn`, in a thread; return the pid and when its program executed."""
+  spec = spec.settled()
   program = _find(spec) or _candidates(spec)[0]
   try:
     pid = spawn(program, spec.argv, spec.environment, cwd=spec.cwd, streams=streams)
@@ -176,6 +177,7 @@ async def _start_by_helper(
   spec: LaunchSpec, helper: Helper | None, streams: tuple[int, int, int]
 ) -> int:
   """Start by the helper program; return the pid, which is known by then."""
+  spec = await trio.to_thread.run_sync(spec.settled, limiter=_threads)
   try:
     with registry.launching():
       if helper is not None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import threading
 
 import pytest
 import trio
@@ -96,13 +97,37 @@ def test_arguments_are_templated_but_the_command_never_is():
 
 
 def test_a_process_starts_in_the_home_of_its_user(tmp_path):
-  assert make_spec(make_instance(make_job("x")), ("x",)).cwd == ME.pw_dir
+  assert make_spec(make_instance(make_job("x")), ("x",)).settled().cwd == ME.pw_dir
   elsewhere = make_instance(make_job("x", cwd=str(tmp_path)))
-  assert make_spec(elsewhere, ("x",)).cwd == str(tmp_path)
-  homeless = make_spec(make_instance(make_job("x", user="nobody")), ("x",))
+  assert make_spec(elsewhere, ("x",)).settled().cwd == str(tmp_path)
+  nowhere = make_instance(make_job("x", cwd="/no/such"))
+  assert make_spec(nowhere, ("x",)).settled().cwd == "/no/such"
+  homeless = make_spec(make_instance(make_job("x", user="nobody")), ("x",)).settled()
   assert homeless.cwd == "/"
   assert homeless.user == homeless.environment["USER"] == "nobody"
   assert homeless.environment["HOME"] == pwd.getpwnam("nobody").pw_dir
+
+
+async def test_the_home_of_a_user_is_not_looked_at_in_the_loop(
+  gateway, tmp_path, monkeypatch
+):
+  seen = []
+
+  def is_folder(path):
+    """Note in which thread a folder is looked at."""
+    seen.append((path, threading.current_thread() is threading.main_thread()))
+    return True
+
+  monkeypatch.setattr(os.path, "isdir", is_folder)
+  task = make_task()
+  with trio.fail_after(30):
+    async with running_agent(make_config(tmp_path, gateway)):
+      await gateway.granted()
+      await gateway.dispatch(task, job=make_job("/bin/pwd"))
+      result = await gateway.result(task.instance_id)
+  assert result.output == f"{ME.pw_dir}\n"
+  assert (ME.pw_dir, False) in seen
+  assert (ME.pw_dir, True) not in seen
 
 
 def test_a_job_may_change_the_base_but_not_what_names_the_task():

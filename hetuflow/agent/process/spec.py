@@ -1,8 +1,9 @@
 """What to start: a command line with everything its process is given."""
 
+import os
 from collections.abc import Mapping
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 __all__ = ["LaunchSpec", "Limits"]
 
@@ -39,6 +40,7 @@ class LaunchSpec:
     argv: program and arguments; the program is looked up in `environment`'s PATH.
     environment: the whole environment, nothing is added.
     cwd: working directory; None is the agent's own.
+    fallback_cwd: taken where `cwd` is no folder; None makes that an error.
     user: name of the user to run as; None is the agent's own.
     stdin: bytes on standard input; None is `/dev/null`.
     capture: whether standard output and error are read; otherwise `/dev/null`.
@@ -48,6 +50,7 @@ class LaunchSpec:
   argv: tuple[str, ...]
   environment: Mapping[str, str]
   cwd: str | None = None
+  fallback_cwd: str | None = None
   user: str | None = None
   stdin: bytes | None = None
   capture: bool = True
@@ -57,6 +60,12 @@ class LaunchSpec:
   def instance_id(self) -> str | None:
     """The task instance it runs for, by which its descendants are known."""
     return self.environment.get("HETUFLOW_INSTANCE_ID")
+
+  def settled(self) -> "LaunchSpec":
+    """Decide on the working directory; may block for as long as a file system does."""
+    if self.fallback_cwd is None or (self.cwd and os.path.isdir(self.cwd)):
+      return self
+    return evolve(self, cwd=self.fallback_cwd)
 
   @property
   def needs_helper(self) -> bool:
