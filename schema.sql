@@ -124,8 +124,9 @@ CREATE TABLE sched_server (
   updated_at timestamptz NOT NULL DEFAULT now()
 );
 
--- The agents. `epoch` rises at each start of an agent; `session_id` names the one live
--- connection that may claim and renew; `lease_until` is when its word ends.
+-- The agents. `epoch` rises at each start of an agent, `session_number` at each of its
+-- registrations; `session_id` names the one live connection that may claim and renew;
+-- `lease_until` is when its word ends.
 CREATE TABLE sched_agent (
   id uuid PRIMARY KEY,
   namespace_ids text[] NOT NULL CHECK (cardinality(namespace_ids) > 0),
@@ -138,6 +139,7 @@ CREATE TABLE sched_agent (
   metrics jsonb NOT NULL DEFAULT '{}',
   version text NOT NULL DEFAULT '',
   epoch bigint NOT NULL DEFAULT 0,
+  session_number bigint NOT NULL DEFAULT 0,
   session_id uuid,
   server_id uuid,
   lease_until timestamptz NOT NULL DEFAULT '-infinity',
@@ -210,8 +212,9 @@ CREATE TABLE sched_job_version (
 );
 
 -- When a job is due. Everything up to `cursor_at` is planned; `next_plan_at` is the
--- first planned time after it (null: none). `revision` rises with every edit, so that a
--- plan made from an older reading is refused.
+-- first planned time after it (null: none); `taken` are times after it that nevertheless
+-- have a task, left over by an edit. `revision` rises with every edit, so that a plan made
+-- from an older reading is refused.
 CREATE TABLE sched_schedule (
   id uuid PRIMARY KEY,
   namespace_id text NOT NULL REFERENCES sched_namespace,
@@ -232,6 +235,7 @@ CREATE TABLE sched_schedule (
   revision bigint NOT NULL DEFAULT 1,
   cursor_at timestamptz NOT NULL DEFAULT now(),
   next_plan_at timestamptz,
+  taken timestamptz[] NOT NULL DEFAULT '{}',
   run_count bigint NOT NULL DEFAULT 0,
   last_run_at timestamptz,
   created_at timestamptz NOT NULL DEFAULT now(),

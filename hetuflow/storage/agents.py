@@ -101,8 +101,8 @@ async def register_agent(
       over, whoever knows its id.
 
   Raises:
-    Refused: a namespace does not exist, the agent has been started again since, or is
-      of a namespace that is not allowed.
+    Refused: a namespace does not exist, the agent has been started or has registered
+      again since, or is of a namespace that is not allowed.
     Unavailable: the database is away.
   """
   opening = partial(
@@ -143,6 +143,7 @@ async def _register_once(
       capabilities=request.capabilities,
       version=request.version,
       epoch=request.epoch,
+      session_number=request.session_number,
       session_id=session_id,
       server_id=server_id,
       lease=lease,
@@ -175,7 +176,9 @@ async def _reason(
         " use a token for both, or another data folder",
         code="forbidden_namespace",
       )
-  return Refused("a later start of this agent has registered", code="superseded")
+  return Refused(
+    "a later start or session of this agent has registered", code="superseded"
+  )
 
 
 def _superseded(

@@ -1,21 +1,23 @@
 -- name: register_agent
--- Open a session of an agent, unless the agent has been started again since, or belongs
--- to namespaces that who speaks for it may not enter.
+-- Open a session of an agent, unless the agent has been started again since, or has
+-- registered again, as it does when a server is slow to answer; or unless it belongs to
+-- namespaces that who speaks for it may not enter.
 INSERT INTO sched_agent AS a (
-  id, namespace_ids, name, status, labels, capabilities, version, epoch, session_id,
-  server_id, lease_until, connected_at, last_heartbeat_at
+  id, namespace_ids, name, status, labels, capabilities, version, epoch,
+  session_number, session_id, server_id, lease_until, connected_at, last_heartbeat_at
 ) VALUES (
   $id, $namespace_ids, $name, 'online', $labels, $capabilities, $version, $epoch,
-  $session_id, $server_id, now() + make_interval(secs => $lease), now(), now()
+  $session_number, $session_id, $server_id, now() + make_interval(secs => $lease), now(), now()
 )
 ON CONFLICT (id) DO UPDATE
 SET namespace_ids = excluded.namespace_ids, name = excluded.name,
   status = 'online', labels = excluded.labels, capabilities = excluded.capabilities,
   version = excluded.version, epoch = excluded.epoch,
+  session_number = excluded.session_number,
   session_id = excluded.session_id, server_id = excluded.server_id,
   lease_until = excluded.lease_until, connected_at = now(), last_heartbeat_at = now(),
   updated_at = now()
-WHERE a.epoch <= excluded.epoch
+WHERE (a.epoch, a.session_number) <= (excluded.epoch, excluded.session_number)
   AND ('*' = ANY($allowed::text[]) OR a.namespace_ids <@ $allowed::text[])
 RETURNING now() AS server_time, labels || label_overrides AS labels
 

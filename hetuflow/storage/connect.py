@@ -38,6 +38,7 @@ from hetuflow.storage.sql import Query, load_queries
 from hetuflow.storage.timers import forget_cancelled_timers
 
 __all__ = [
+  "TRIES",
   "WEEKS_AHEAD",
   "Connection",
   "Database",

@@ -18,10 +18,10 @@ from hetuflow.protocol.states import ExecutorKind, JobStatus
 from hetuflow.storage.connect import Connection, Record
 from hetuflow.storage.namespaces import share_namespace
 from hetuflow.storage.routes import intern_route, selector_of
-from hetuflow.storage.rows import Executor, changes, criteria, found, from_row
+from hetuflow.storage.rows import Executor, changes, criteria, found, from_row, repeated
 from hetuflow.storage.schedules import (
   add_schedule,
-  replan_job,
+  replanned_job,
   switch_schedules_off,
 )
 from hetuflow.storage.sql import load_queries
@@ -137,6 +137,7 @@ async def query_versions(
   return [from_row(JobVersion, record) for record in records]
 
 
+@repeated
 async def update_job(database: Executor, id: UUID, update: JobForUpdate) -> Job:
   """Change what the update names; a changed configuration becomes a new version.
 
@@ -180,6 +181,7 @@ async def _new_version(
   return {"version": version, **follows}
 
 
+@repeated
 async def set_job_enabled(database: Executor, id: UUID, enabled: bool) -> Job:
   """Switch a job on from now, or off with what its schedules have planned for later.
 
@@ -191,11 +193,12 @@ async def set_job_enabled(database: Executor, id: UUID, enabled: bool) -> Job:
   async with database.transaction() as connection:
     row = await _lock_live(connection, id)
     if row["status"] != status:
-      await connection.fetch(_sql.set_job_status, id=id, status=status)
-      await replan_job(connection, row["namespace_id"], id)
+      async with replanned_job(connection, row):
+        await connection.fetch(_sql.set_job_status, id=id, status=status)
     return await get_job(connection, id)
 
 
+@repeated
 async def delete_job(database: Executor, id: UUID) -> None:
   """Delete a job: its name is free again, its schedules end, its history stays.
 
@@ -206,9 +209,9 @@ async def delete_job(database: Executor, id: UUID) -> None:
     row = found(await connection.fetchrow(_sql.lock_job, id=id), "job", id)
     if row["status"] == JobStatus.DELETED:
       return
-    await connection.fetch(_sql.set_job_status, id=id, status=JobStatus.DELETED)
-    await switch_schedules_off(connection, id)
-    await replan_job(connection, row["namespace_id"], id)
+    async with replanned_job(connection, row):
+      await connection.fetch(_sql.set_job_status, id=id, status=JobStatus.DELETED)
+      await switch_schedules_off(connection, id)
 
 
 async def _lock_live(connection: Connection, id: UUID) -> Record:

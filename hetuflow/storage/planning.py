@@ -1,21 +1,37 @@
-"""Planning: moving the cursors of schedules and making the tasks, in one statement."""
+"""Planning: what becomes of planned times, and the one statement that carries it out.
 
-from collections.abc import Sequence
-from datetime import datetime
-from itertools import accumulate
+Misfire (``run_once``): of the planned times that are later than the grace, the last one
+runs and the others are booked as merged, as one gap of the ledger however many they are.
+"""
+
+import math
+from collections.abc import Container, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import accumulate, groupby
+from typing import Any
 from uuid import UUID
 
 import attrs
 
 from hetuflow.protocol.model import new_id
 from hetuflow.protocol.states import LedgerOutcome
+from hetuflow.schedule import Timing, fire_times, jitter, next_fire
 from hetuflow.storage.connect import Connection, Database, Record
 from hetuflow.storage.sql import load_queries
 
-__all__ = ["Gap", "Plan", "PlannedTask", "list_due_schedules", "plan_tasks"]
+__all__ = [
+  "Gap",
+  "Plan",
+  "PlannedTask",
+  "list_behind",
+  "list_due_schedules",
+  "plan_schedule",
+  "plan_tasks",
+]
 
 _sql = load_queries("planning")
 
+MISFIRE_GRACE = timedelta(seconds=60)
 LEAD_MARGIN = 10.0
 """Seconds that tasks are planned before they are handed out."""
 
@@ -64,12 +80,81 @@ async def list_due_schedules(
     limit: how many schedules at most.
 
   Returns:
-    The columns of a schedule with revision, cursor_at, read_at (the database's time) and
-    until_at (up to when to plan).
+    The columns of a schedule with revision, cursor_at, taken, read_at (the database's
+    time) and until_at (up to when to plan).
   """
   return await executor.fetch(
     _sql.list_due_schedules, horizon=horizon, margin=LEAD_MARGIN, limit=limit
   )
+
+
+async def list_behind(
+  connection: Connection, ids: Sequence[UUID], now: datetime
+) -> list[Record]:
+  """Read those of some locked schedules that have unplanned times up to now.
+
+  Returns:
+    The columns of ``list_due_schedules``, with ``now`` for read_at and until_at.
+  """
+  return await connection.fetch(_sql.list_behind, ids=list(ids), now=now)
+
+
+def plan_schedule(
+  row: Record | Mapping[str, Any], timing: Timing, *, limit: int
+) -> Plan:
+  """Decide what becomes of the planned times between the cursor and the horizon.
+
+  Args:
+    row: a row of ``list_due_schedules``.
+    timing: its parsed definition.
+    limit: how many planned times to look at; the others are left to a later plan.
+
+  Returns:
+    The plan. Every planned time between the old and the new cursor either has a task
+    already, or is one of the plan's tasks or inside one of its gaps.
+  """
+  # Behind the cursor when a lead was made shorter.
+  until: datetime = max(row["until_at"], row["cursor_at"])
+  left = math.inf if row["max_runs"] is None else row["max_runs"] - row["run_count"]
+  times = fire_times(timing, after=row["cursor_at"], until=until, limit=limit)
+  cursor = times[-1] if len(times) == limit else until
+  upcoming = next_fire(timing, after=cursor)
+  late_before = row["read_at"] - MISFIRE_GRACE
+  taken = set(row["taken"])
+  free = [at for at in times if at not in taken]
+  late = [at for at in free if at < late_before]
+  # A backlog that goes on in the next pass is merged into the times that follow.
+  goes_on = len(times) == limit and upcoming is not None and upcoming < late_before
+  merged = late if goes_on else late[:-1]
+  due = [at for number, at in enumerate(free[len(merged) :]) if number < left]
+  exhausted = left <= len(due)
+  return Plan(
+    schedule_id=row["id"],
+    revision=row["revision"],
+    expected=row["cursor_at"],
+    cursor_at=cursor,
+    next_plan_at=None if exhausted else upcoming,
+    tasks=[
+      PlannedTask(planned_at=at, scheduled_at=at + jitter(timing, at, str(row["id"])))
+      for at in due
+    ],
+    gaps=_merge([at for at in times if merged and at <= merged[-1]], taken),
+  )
+
+
+def _merge(times: Sequence[datetime], taken: Container[datetime]) -> list[Gap]:
+  """Book planned times that another run stands for, around those that have a task."""
+  runs = [list(run) for free, run in groupby(times, lambda at: at not in taken) if free]
+  return [
+    Gap(
+      from_at=run[0],
+      to_at=run[-1],
+      count=len(run),
+      outcome=LedgerOutcome.MERGED,
+      reason="caught up by one later run",
+    )
+    for run in runs
+  ]
 
 
 async def plan_tasks(

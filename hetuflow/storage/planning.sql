@@ -4,7 +4,7 @@
 SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.enabled, s.timezone,
   s.cron_expression, s.run_at, s.interval_seconds, s.parameters, s.start_at, s.end_at,
   s.max_runs, s.jitter_seconds, s.dst, s.run_count, s.last_run_at, s.created_at,
-  s.updated_at, s.revision, s.cursor_at, now() AS read_at,
+  s.updated_at, s.revision, s.cursor_at, s.taken, now() AS read_at,
   now() + make_interval(secs => GREATEST($horizon, n.lead + $margin)) AS until_at
 FROM sched_schedule AS s
 JOIN sched_job AS j ON j.id = s.job_id AND j.status = 'enabled'
@@ -17,16 +17,28 @@ WHERE s.enabled
 ORDER BY s.next_plan_at
 LIMIT $limit
 
+-- name: list_behind
+-- Of some schedules that are locked, those with planned times up to a moment that are
+-- neither tasks nor booked.
+SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.enabled, s.timezone,
+  s.cron_expression, s.run_at, s.interval_seconds, s.parameters, s.start_at, s.end_at,
+  s.max_runs, s.jitter_seconds, s.dst, s.run_count, s.last_run_at, s.created_at,
+  s.updated_at, s.revision, s.cursor_at, s.taken, $now::timestamptz AS read_at,
+  $now AS until_at
+FROM sched_schedule AS s
+JOIN sched_job AS j ON j.id = s.job_id AND j.status = 'enabled'
+WHERE s.id = ANY($ids::uuid[]) AND s.enabled AND s.next_plan_at <= $now
+
 -- name: plan_tasks
 -- Move the cursors of schedules that are still as they were read, and for exactly those,
 -- whose tasks and gaps stand between their first and last place in the arrays, insert
 -- the tasks and book the planned times that will not run. Schedules that another server
--- has in hand are passed over; so is an occurrence that still has a task, after an edit
--- that came back to it, and so is a gap that is booked already, after a clock that was set
--- back: one schedule's must not undo the plans of all. A gap that begins where the last
--- one ended makes that one longer.
+-- has in hand are passed over. After a clock that was set back an occurrence that still
+-- has a task is passed over too, and so is a gap that is booked already: one schedule's
+-- must not undo the plans of all. A gap that begins with the planned time after the last
+-- one makes that one longer.
 WITH held AS (
-  SELECT m.*, found.row
+  SELECT m.*, found.row, found.first_at
   FROM unnest(
     $schedules::uuid[], $revisions::bigint[], $expected::timestamptz[],
     $cursors::timestamptz[], $next::timestamptz[], $last_runs::timestamptz[],
@@ -37,7 +49,7 @@ WITH held AS (
     first_gap, last_gap
   )
   CROSS JOIN LATERAL (
-    SELECT s.ctid AS row
+    SELECT s.ctid AS row, s.next_plan_at AS first_at
     FROM sched_schedule AS s
     WHERE s.id = m.id AND s.revision = m.revision AND s.cursor_at = m.expected
       AND s.enabled
@@ -48,11 +60,13 @@ moved AS (
   UPDATE sched_schedule AS s
   SET cursor_at = held.cursor_at, next_plan_at = held.next_plan_at,
     run_count = s.run_count + (held.last_task - held.first_task + 1),
-    last_run_at = COALESCE(held.last_run_at, s.last_run_at), updated_at = now()
+    last_run_at = COALESCE(held.last_run_at, s.last_run_at),
+    taken = CASE WHEN held.cursor_at >= ALL (s.taken) THEN '{}' ELSE s.taken END,
+    updated_at = now()
   FROM held
   WHERE s.ctid = held.row AND s.id = held.id
   RETURNING s.id, s.namespace_id, s.job_id, s.parameters, held.expected,
-    held.first_task, held.last_task, held.first_gap, held.last_gap
+    held.first_at, held.first_task, held.last_task, held.first_gap, held.last_gap
 ),
 made AS (
   INSERT INTO sched_task (
@@ -79,7 +93,7 @@ made AS (
 ),
 gaps AS (
   SELECT g.id, moved.namespace_id, moved.id AS schedule_id, g.from_at, g.to_at, g.count,
-    g.outcome, g.reason, moved.expected
+    g.outcome, g.reason, moved.expected, moved.first_at
   FROM moved
   CROSS JOIN LATERAL unnest(
     ($gap_ids::uuid[])[moved.first_gap:moved.last_gap],
@@ -95,6 +109,7 @@ extended AS (
   SET to_at = gaps.to_at, count = known.count + gaps.count, updated_at = now()
   FROM gaps
   WHERE known.schedule_id = gaps.schedule_id AND known.to_at = gaps.expected
+    AND gaps.from_at = gaps.first_at
     AND known.outcome = gaps.outcome AND known.reason = gaps.reason
   RETURNING gaps.id
 ),

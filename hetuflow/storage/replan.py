@@ -1,49 +1,57 @@
 """Planning anew: what an edit of a schedule, or of its job, does to what was planned.
 
-Everything happens in the caller's transaction, with the schedules locked: tasks planned
-for later that nobody has taken are deleted, the cursor goes back behind those that were
-taken (never before now: time that was switched off is not caught up), and the revision
-rises, so that a planner which read the schedule before comes to nothing.
+Everything happens in the caller's transaction, with the schedules locked. What the old
+definition still had to plan up to now is planned by it. Tasks planned for later that
+nobody has taken are deleted, the cursor is set to now (never before: time that was
+switched off is not caught up), tasks after it that are there to stay are noted, and the
+revision rises, so that a planner which read the schedule before comes to nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import attrs
 
-from hetuflow.errors import ScheduleError
+from hetuflow.errors import ScheduleError, Unavailable
 from hetuflow.protocol.model import Schedule, ScheduleForCreate
 from hetuflow.schedule import Timing, next_fire
 from hetuflow.storage.connect import Connection, Record
+from hetuflow.storage.planning import list_behind, plan_schedule, plan_tasks
 from hetuflow.storage.rows import from_row
 from hetuflow.storage.sql import load_queries
 from hetuflow.storage.timing import timing_of
 
-__all__ = ["first_cursor", "read_schedule", "replan_schedules"]
+__all__ = ["first_cursor", "read_schedule", "replanned"]
 
 _sql = load_queries("schedules")
 
 RUN_AT_GRACE = timedelta(seconds=60)
 """A one-off time this far in the past is still meant as "now"; an older one is refused."""
+CATCH_UP_TIMES = 20_000
+"""Planned times that an edit catches up; with more it has to wait for the generator."""
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def read_schedule(record: Record) -> Schedule:
   """Build a schedule from its row, with its next run.
 
-  That is the earliest task planned for later, else the next fire; None when it is
-  disabled, its job is, or no run is left.
+  That is the earliest task planned for later or, if earlier, the first fire behind what
+  is planned; None when it is disabled, its job is, or no run is left.
   """
   schedule = from_row(Schedule, record, next_run_at=None)
   if not (record["enabled"] and record["job_enabled"]):
     return schedule
   try:
-    run = record["planned_run_at"] or _next_run(schedule, record["read_at"], gone=0)
+    planned = max(record["read_at"], record["cursor_at"])
+    runs = (record["planned_run_at"], _next_run(schedule, planned, gone=0))
   except ScheduleError:
     # Its zone is not known here, though it was where it was made: still to be read.
     return schedule
-  return attrs.evolve(schedule, next_run_at=run)
+  return attrs.evolve(
+    schedule, next_run_at=min((run for run in runs if run is not None), default=None)
+  )
 
 
 def first_cursor(wish: ScheduleForCreate | Schedule, now: datetime) -> datetime:
@@ -61,43 +69,72 @@ def first_cursor(wish: ScheduleForCreate | Schedule, now: datetime) -> datetime:
   return wish.run_at - _MICROSECOND
 
 
-async def replan_schedules(
+@asynccontextmanager
+async def replanned(
   connection: Connection,
   namespace_id: str,
   ids: Sequence[UUID],
   *,
   new_run_at: bool = False,
-) -> None:
-  """Take back what is planned for later and start planning behind what was taken.
+) -> AsyncIterator[None]:
+  """Let schedules be changed in the block: what was due stays, what is later begins anew.
 
   Args:
-    connection: in a transaction that has locked the schedules.
+    connection: in a transaction that has locked the schedules and their jobs.
     namespace_id: of all of them.
     ids: of the schedules.
-    new_run_at: whether a one-off time was set just now.
+    new_run_at: whether the block sets a one-off time.
 
   Raises:
     ScheduleError: a schedule has become one that cannot be.
+    Unavailable: after a long downtime there is too much to be caught up at once.
   """
   now: datetime = await connection.fetchval(_sql.read_clock)
+  await _catch_up(connection, ids, now)
+  yield
+  await _begin_anew(connection, namespace_id, ids, now, new_run_at=new_run_at)
+
+
+async def _catch_up(connection: Connection, ids: Sequence[UUID], now: datetime) -> None:
+  """Plan up to now by the definitions that are about to change."""
+  left = CATCH_UP_TIMES
+  for row in await list_behind(connection, ids, now):
+    try:
+      timing = timing_of(from_row(Schedule, row, next_run_at=None))
+    except ScheduleError:
+      # One that can no longer be understood has no times that could be missed.
+      continue
+    plan = plan_schedule(row, timing, limit=left)
+    left -= len(plan.tasks) + sum(gap.count for gap in plan.gaps)
+    if left <= 0 or plan.cursor_at < now:
+      raise Unavailable("the schedule is still catching up after a long downtime")
+    await plan_tasks(connection, [plan])
+
+
+async def _begin_anew(
+  connection: Connection,
+  namespace_id: str,
+  ids: Sequence[UUID],
+  now: datetime,
+  *,
+  new_run_at: bool,
+) -> None:
+  """Take back what is planned for later, and let planning begin behind now."""
   scope = {"namespace_id": namespace_id, "ids": list(ids)}
   records = await connection.fetch(_sql.delete_future_tasks, **scope, now=now)
   gone = {record["schedule_id"]: record["count"] for record in records}
-  records = await connection.fetch(_sql.list_taken, **scope)
-  taken = {record["schedule_id"]: record["planned_at"] for record in records}
   records = await connection.fetch(_sql.select_schedules, ids=scope["ids"])
   cursors, following = [], []
   for record in records:
     schedule = from_row(Schedule, record, next_run_at=None)
-    cursor = max(now, taken.get(schedule.id, now))
-    if new_run_at:
-      cursor = min(cursor, first_cursor(schedule, now))
+    cursor = min(now, first_cursor(schedule, now)) if new_run_at else now
     active = record["enabled"] and record["job_enabled"]
     left = gone.get(schedule.id, 0)
     cursors.append(cursor)
     following.append(_next_run(schedule, cursor, gone=left) if active else None)
   await connection.fetch(
     _sql.move_cursors,
+    namespace_id=namespace_id,
     ids=[record["id"] for record in records],
     cursors=cursors,
     next=following,

@@ -1,19 +1,31 @@
 """Rows in, models out: what every entity's module shares."""
 
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import attrs
 
-from hetuflow.errors import NotFound, ProtocolError, StorageError
+from hetuflow.errors import NotFound, ProtocolError, StorageError, Unavailable
 from hetuflow.protocol import wire
 from hetuflow.protocol.model import UNSET
-from hetuflow.storage.connect import Connection, Database, Record
+from hetuflow.storage.connect import TRIES, Connection, Database, Record
+from hetuflow.storage.failures import repeatable
 from hetuflow.storage.sql import Query, load_queries
 
-__all__ = ["Executor", "changes", "criteria", "fetch_page", "found", "from_row"]
+__all__ = [
+  "Executor",
+  "changes",
+  "criteria",
+  "fetch_page",
+  "found",
+  "from_row",
+  "repeated",
+]
 
 _sql = load_queries("rows")
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 Executor = Database | Connection
@@ -60,6 +72,27 @@ async def fetch_page(
   async with executor.transaction() as connection:
     await connection.fetch(_sql.plan_each_time)
     return await connection.fetch(query, **values)
+
+
+def repeated(change: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+  """Repeat a change that comes to nothing because of what others do meanwhile.
+
+  Args:
+    change: all it does is one transaction.
+  """
+
+  @wraps(change)
+  async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    """Try as often as a statement of its own is tried."""
+    for _ in range(TRIES - 1):
+      try:
+        return await change(*args, **kwargs)
+      except Unavailable as error:
+        if not repeatable(error):
+          raise
+    return await change(*args, **kwargs)
+
+  return call
 
 
 def changes(update: object) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from hetuflow.protocol.model import (
 from hetuflow.protocol.states import JobStatus
 from hetuflow.schedule import next_fire
 from hetuflow.storage.connect import Connection, Record
-from hetuflow.storage.replan import first_cursor, read_schedule, replan_schedules
-from hetuflow.storage.rows import Executor, changes, criteria, found
+from hetuflow.storage.replan import first_cursor, read_schedule, replanned
+from hetuflow.storage.rows import Executor, changes, criteria, found, repeated
 from hetuflow.storage.sql import load_queries
 from hetuflow.storage.timing import timing_for, timing_of
 
@@ -33,7 +33,7 @@ __all__ = [
   "delete_schedule",
   "get_schedule",
   "query_schedules",
-  "replan_job",
+  "replanned_job",
   "set_schedule_enabled",
   "switch_schedules_off",
   "update_schedule",
@@ -126,6 +126,7 @@ async def query_schedules(
   return [read_schedule(record) for record in records]
 
 
+@repeated
 async def update_schedule(
   database: Executor, id: UUID, update: ScheduleForUpdate
 ) -> Schedule:
@@ -143,21 +144,18 @@ async def update_schedule(
     before = await get_schedule(connection, id)
     values = changes(_complete(before, update))
     timing_of(attrs.evolve(before, **_given(values)))
-    try:
-      await connection.fetch(_sql.update_schedule, id=id, **values)
-    except Conflict as error:
-      if "sched_schedule_name" in str(error):
-        raise _taken(str(update.name), job["name"]) from error
-      raise
-    await replan_schedules(
-      connection,
-      job["namespace_id"],
-      [id],
-      new_run_at=update.run_at is not UNSET and update.run_at != before.run_at,
-    )
+    new_run_at = update.run_at is not UNSET and update.run_at != before.run_at
+    async with replanned(connection, job["namespace_id"], [id], new_run_at=new_run_at):
+      try:
+        await connection.fetch(_sql.update_schedule, id=id, **values)
+      except Conflict as error:
+        if "sched_schedule_name" in str(error):
+          raise _taken(str(update.name), job["name"]) from error
+        raise
     return await get_schedule(connection, id)
 
 
+@repeated
 async def set_schedule_enabled(database: Executor, id: UUID, enabled: bool) -> Schedule:
   """Switch a schedule on from now, or off with what it has planned for later.
 
@@ -166,11 +164,14 @@ async def set_schedule_enabled(database: Executor, id: UUID, enabled: bool) -> S
   """
   async with _locked(database, id) as (connection, job):
     if (await get_schedule(connection, id)).enabled != enabled:
-      await connection.fetch(_sql.switch_schedules, id=id, job_id=None, enabled=enabled)
-      await replan_schedules(connection, job["namespace_id"], [id])
+      async with replanned(connection, job["namespace_id"], [id]):
+        await connection.fetch(
+          _sql.switch_schedules, id=id, job_id=None, enabled=enabled
+        )
     return await get_schedule(connection, id)
 
 
+@repeated
 async def delete_schedule(database: Executor, id: UUID) -> None:
   """Remove a schedule and what it has planned for later; claimed tasks go on.
 
@@ -185,16 +186,25 @@ async def delete_schedule(database: Executor, id: UUID) -> None:
     await connection.fetch(_sql.delete_schedule, id=id)
 
 
-async def replan_job(connection: Connection, namespace_id: str, job_id: UUID) -> None:
-  """Plan every schedule of a job anew, after its status has changed."""
-  records = await connection.fetch(_sql.lock_schedules, id=None, job_id=job_id)
+@asynccontextmanager
+async def replanned_job(connection: Connection, job: Record) -> AsyncIterator[None]:
+  """Plan every schedule of a job anew, whose status changes in the block.
+
+  Args:
+    connection: in a transaction that has locked the job.
+    job: with ``id`` and ``namespace_id``.
+
+  Raises:
+    Unavailable: after a long downtime there is too much to be caught up at once.
+  """
+  records = await connection.fetch(_sql.lock_schedules, id=None, job_id=job["id"])
   ids = [record["id"] for record in records]
-  await replan_schedules(connection, namespace_id, ids)
+  async with replanned(connection, job["namespace_id"], ids):
+    yield
 
 
 async def switch_schedules_off(connection: Connection, job_id: UUID) -> None:
   """Disable every schedule of a job that is being deleted."""
-  await connection.fetch(_sql.lock_schedules, id=None, job_id=job_id)
   await connection.fetch(_sql.switch_schedules, id=None, job_id=job_id, enabled=False)
 
 

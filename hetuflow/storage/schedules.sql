@@ -30,7 +30,7 @@ RETURNING id
 SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.enabled, s.timezone,
   s.cron_expression, s.run_at, s.interval_seconds, s.parameters, s.start_at, s.end_at,
   s.max_runs, s.jitter_seconds, s.dst, s.run_count, s.last_run_at, s.created_at,
-  s.updated_at, now() AS read_at, j.status = 'enabled' AS job_enabled,
+  s.updated_at, s.cursor_at, now() AS read_at, j.status = 'enabled' AS job_enabled,
   (SELECT min(t.planned_at) FROM sched_task AS t
     WHERE t.completed_at = 'infinity' AND t.namespace_id = s.namespace_id
       AND t.schedule_id = s.id AND t.planned_at > now()) AS planned_run_at
@@ -44,7 +44,7 @@ ORDER BY s.id
 SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.enabled, s.timezone,
   s.cron_expression, s.run_at, s.interval_seconds, s.parameters, s.start_at, s.end_at,
   s.max_runs, s.jitter_seconds, s.dst, s.run_count, s.last_run_at, s.created_at,
-  s.updated_at, now() AS read_at, j.status = 'enabled' AS job_enabled,
+  s.updated_at, s.cursor_at, now() AS read_at, j.status = 'enabled' AS job_enabled,
   (SELECT min(t.planned_at) FROM sched_task AS t
     WHERE t.completed_at = 'infinity' AND t.namespace_id = s.namespace_id
       AND t.schedule_id = s.id AND t.planned_at > now()) AS planned_run_at
@@ -106,18 +106,17 @@ WITH gone AS (
 )
 SELECT schedule_id, count(*) AS count FROM gone GROUP BY schedule_id
 
--- name: list_taken
--- The last planned time of each schedule whose task is there to stay.
-SELECT schedule_id, max(planned_at) AS planned_at
-FROM sched_task
-WHERE completed_at = 'infinity' AND namespace_id = $namespace_id
-  AND schedule_id = ANY($ids::uuid[])
-GROUP BY schedule_id
-
 -- name: move_cursors
--- Begin to plan anew, from these times; plans made from older readings are refused.
+-- Begin to plan anew, from these times; plans made from older readings are refused. Tasks
+-- that are there to stay, or have ended before their time, are not planned again.
 UPDATE sched_schedule AS s
 SET cursor_at = m.cursor_at, next_plan_at = m.next_plan_at, revision = s.revision + 1,
+  taken = ARRAY(
+    SELECT t.planned_at FROM sched_task AS t
+    WHERE t.namespace_id = $namespace_id AND t.schedule_id = s.id
+      AND t.planned_at > m.cursor_at
+    ORDER BY t.planned_at
+  ),
   run_count = GREATEST(s.run_count - m.gone, 0), updated_at = now()
 FROM unnest(
   $ids::uuid[], $cursors::timestamptz[], $next::timestamptz[], $gone::bigint[]

@@ -115,6 +115,17 @@ async def test_an_older_start_does_not_come_back(database: Database) -> None:
     await register(database, namespace_ids=[DEFAULT, NamespaceId("nowhere")])
 
 
+async def test_a_registration_that_was_given_up_does_not_replace_the_one_after(
+  database: Database,
+) -> None:
+  agent_id = AgentId(new_id())
+  await register(database, agent_id=agent_id, epoch=2, session_number=8)
+  with pytest.raises(Refused, match="later start or session"):
+    await register(database, agent_id=agent_id, epoch=2, session_number=7)
+  await register(database, agent_id=agent_id, epoch=2, session_number=8)
+  await register(database, agent_id=agent_id, epoch=3, session_number=1)
+
+
 async def test_an_agent_is_offline_once_its_lease_or_session_has_ended(
   database: Database,
 ) -> None:

@@ -161,7 +161,8 @@ async def test_disabling_takes_back_what_nobody_has_taken(database: Database) ->
   assert disabled.status == JobStatus.DISABLED
   assert (await planned_times(database, schedule))[1:] == [soon[0]]
   cursor = await read_cursor(database, schedule)
-  assert cursor["cursor_at"] == soon[0]
+  assert now <= cursor["cursor_at"] < soon[0]
+  assert cursor["taken"] == [soon[0]]
   assert cursor["next_plan_at"] is None
   assert cursor["enabled"]
   assert cursor["revision"] > before["revision"]

@@ -135,7 +135,8 @@ async def test_an_edit_takes_back_and_plans_anew(database: Database, job: Job) -
   assert changed.cron_expression == NEVER_SOON
   assert await planned_times(database, schedule) == [running, taken]
   cursor = await read_cursor(database, schedule)
-  assert cursor["cursor_at"] == taken
+  assert cursor["cursor_at"] >= now
+  assert cursor["taken"] == [taken]
   assert (cursor["next_plan_at"].month, cursor["next_plan_at"].day) == (1, 1)
   assert cursor["revision"] > before["revision"]
   assert cursor["run_count"] == 2

@@ -103,7 +103,7 @@ async def planned_times(database: Database, schedule: Schedule) -> list[datetime
 
 
 READ_CURSOR = query("""
-  SELECT cursor_at, next_plan_at, revision, run_count, enabled
+  SELECT cursor_at, next_plan_at, taken, revision, run_count, enabled
   FROM sched_schedule WHERE id = $id
 """)
 READ_CLOCK = query("SELECT clock_timestamp()")

@@ -6,16 +6,10 @@ in one statement that moves each cursor by compare-and-set: of two servers that 
 same schedule one finds nothing to move. A server that dies between reading and writing
 has changed nothing. While the database is away the loop waits; what became due meanwhile
 is caught up by the misfire rule.
-
-Misfire (``run_once``): of the planned times that are later than the grace, the last one
-runs and the others are booked as merged, as one gap of the ledger however many they are.
 """
 
-import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any
+from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 import structlog
@@ -24,25 +18,22 @@ import trio
 from hetuflow.errors import ScheduleError, Unavailable
 from hetuflow.nursery import Outage, Wakeup
 from hetuflow.protocol.model import Schedule
-from hetuflow.protocol.states import LedgerOutcome
-from hetuflow.schedule import Timing, fire_times, jitter, next_fire
+from hetuflow.schedule import Timing
 from hetuflow.storage.connect import Database, Record
 from hetuflow.storage.planning import (
-  Gap,
   Plan,
-  PlannedTask,
   list_due_schedules,
+  plan_schedule,
   plan_tasks,
 )
 from hetuflow.storage.rows import from_row
 from hetuflow.storage.timing import timing_of
 
-__all__ = ["Generator", "plan_schedule"]
+__all__ = ["Generator"]
 
 SCHEDULES_PER_PASS = 500
 TIMES_PER_SCHEDULE = 1_000
 """Planned times of one schedule in one statement; a longer backlog takes more passes."""
-MISFIRE_GRACE = timedelta(seconds=60)
 TASKS_PER_STATEMENT = 2_000
 """Tasks from which on a plan waits for the next statement: one that takes longer than the
 database allows would be tried again for ever."""
@@ -117,7 +108,7 @@ class Generator:
     except ScheduleError as error:
       _log.error("schedule_unusable", schedule=str(row["id"]), error=str(error))
       return _nothing(row)
-    return plan_schedule(row, timing)
+    return plan_schedule(row, timing, limit=TIMES_PER_SCHEDULE)
 
   def _timing(self, row: Record) -> Timing:
     """Return the parsed definition of a schedule as it stands in this revision."""
@@ -142,61 +133,6 @@ def _parts(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
     part.append(plan)
     tasks += len(plan.tasks)
   yield part
-
-
-def plan_schedule(row: Record | Mapping[str, Any], timing: Timing) -> Plan:
-  """Decide what becomes of the planned times between the cursor and the horizon.
-
-  Args:
-    row: a row of ``list_due_schedules``.
-    timing: its parsed definition.
-
-  Returns:
-    The plan. Every planned time between the old and the new cursor is either one of its
-    tasks or inside one of its gaps.
-  """
-  # Behind the cursor when a lead was made shorter.
-  until: datetime = max(row["until_at"], row["cursor_at"])
-  left = math.inf if row["max_runs"] is None else row["max_runs"] - row["run_count"]
-  times = fire_times(
-    timing, after=row["cursor_at"], until=until, limit=TIMES_PER_SCHEDULE
-  )
-  cursor = times[-1] if len(times) == TIMES_PER_SCHEDULE else until
-  upcoming = next_fire(timing, after=cursor)
-  late_before = row["read_at"] - MISFIRE_GRACE
-  late = [at for at in times if at < late_before]
-  # A backlog that goes on in the next pass is merged into the times that follow.
-  goes_on = bool(late) and len(late) == len(times) == TIMES_PER_SCHEDULE
-  merged = late if goes_on and upcoming and upcoming < late_before else late[:-1]
-  due = [at for number, at in enumerate(times[len(merged) :]) if number < left]
-  exhausted = left <= len(due)
-  return Plan(
-    schedule_id=row["id"],
-    revision=row["revision"],
-    expected=row["cursor_at"],
-    cursor_at=cursor,
-    next_plan_at=None if exhausted else upcoming,
-    tasks=[
-      PlannedTask(planned_at=at, scheduled_at=at + jitter(timing, at, str(row["id"])))
-      for at in due
-    ],
-    gaps=_merge(merged),
-  )
-
-
-def _merge(times: Sequence[datetime]) -> list[Gap]:
-  """Book planned times that another run stands for."""
-  if not times:
-    return []
-  return [
-    Gap(
-      from_at=times[0],
-      to_at=times[-1],
-      count=len(times),
-      outcome=LedgerOutcome.MERGED,
-      reason="caught up by one later run",
-    )
-  ]
 
 
 def _nothing(row: Record) -> Plan:

@@ -20,11 +20,16 @@ from hetuflow.protocol.model import (
 from hetuflow.protocol.states import ScheduleKind
 from hetuflow.schedule import Timing, fire_times
 from hetuflow.server.scheduling import generator
-from hetuflow.server.scheduling.generator import Generator, plan_schedule
+from hetuflow.server.scheduling.generator import TIMES_PER_SCHEDULE, Generator
 from hetuflow.storage.connect import Database, StorageSettings, open_storage
 from hetuflow.storage.jobs import set_job_enabled
 from hetuflow.storage.namespaces import update_namespace
-from hetuflow.storage.planning import Plan, list_due_schedules, plan_tasks
+from hetuflow.storage.planning import (
+  Plan,
+  list_due_schedules,
+  plan_schedule,
+  plan_tasks,
+)
 from hetuflow.storage.schedules import update_schedule
 from hetuflow.storage.timing import timing_of
 
@@ -75,6 +80,7 @@ def make_row(**more: Any) -> dict[str, Any]:
     "until_at": START + HORIZON,
     "max_runs": None,
     "run_count": 0,
+    "taken": [],
   }
   return fresh | more
 
@@ -100,7 +106,7 @@ def test_every_planned_time_is_covered_exactly_once(
     now += timedelta(seconds=wait)
     row |= {"read_at": now, "until_at": now + HORIZON}
     while not ended:
-      plan = plan_schedule(row, timing)
+      plan = plan_schedule(row, timing, limit=TIMES_PER_SCHEDULE)
       before = row["cursor_at"]
       carry_out(row, plan)
       for gap in plan.gaps:
@@ -139,7 +145,7 @@ def test_more_runs_than_one_pass_plans_are_all_planned() -> None:
   row = make_row(max_runs=2_500, until_at=START + timedelta(hours=1))
   runs = 0
   for _ in range(3):
-    plan = plan_schedule(row, timing)
+    plan = plan_schedule(row, timing, limit=TIMES_PER_SCHEDULE)
     carry_out(row, plan)
     runs += len(plan.tasks)
   assert runs == 2_500
@@ -149,7 +155,7 @@ def test_more_runs_than_one_pass_plans_are_all_planned() -> None:
 def test_a_horizon_behind_the_cursor_plans_nothing_and_moves_nothing() -> None:
   timing = Timing(kind="cron", cron_expression="* * * * *")
   row = make_row(cursor_at=START + timedelta(hours=1))
-  plan = plan_schedule(row, timing)
+  plan = plan_schedule(row, timing, limit=TIMES_PER_SCHEDULE)
   assert (plan.tasks, plan.gaps, plan.cursor_at) == ([], [], row["cursor_at"])
   assert plan.next_plan_at == START + timedelta(hours=1, minutes=1)
 
@@ -157,7 +163,11 @@ def test_a_horizon_behind_the_cursor_plans_nothing_and_moves_nothing() -> None:
 def test_a_late_time_within_the_grace_runs_beside_the_next() -> None:
   timing = Timing(kind="cron", cron_expression="* * * * *")
   row = make_row(read_at=START + timedelta(seconds=110))
-  plan = plan_schedule(row | {"until_at": START + timedelta(seconds=170)}, timing)
+  plan = plan_schedule(
+    row | {"until_at": START + timedelta(seconds=170)},
+    timing,
+    limit=TIMES_PER_SCHEDULE,
+  )
   assert [task.planned_at - START for task in plan.tasks] == [
     timedelta(minutes=1),
     timedelta(minutes=2),
@@ -267,7 +277,7 @@ async def test_a_later_downtime_is_a_gap_of_its_own(
   row, *_ = await list_due_schedules(database, horizon=60.0, limit=1)
   then = dict(row) | {"read_at": row["cursor_at"] + timedelta(hours=1)}
   then |= {"until_at": then["read_at"] + HORIZON}
-  await plan_tasks(database, [plan_schedule(then, timing_of(schedule))])
+  await plan_tasks(database, [plan_schedule(then, timing_of(schedule), limit=9_999)])
   while await server.plan_once():
     pass
   first, second = await database.fetch(GAPS, id=schedule.id)
@@ -281,7 +291,7 @@ async def test_a_schedule_edited_after_it_was_read_is_left_alone(
 ) -> None:
   schedule = await make_schedule(database, job, cron_expression="* * * * * *")
   [row] = await list_due_schedules(database, horizon=60.0, limit=10)
-  stale = plan_schedule(row, timing_of(schedule))
+  stale = plan_schedule(row, timing_of(schedule), limit=99)
   assert stale.tasks
   await update_schedule(
     database, schedule.id, ScheduleForUpdate(cron_expression="0 0 1 1 *")
@@ -293,7 +303,7 @@ async def test_a_schedule_edited_after_it_was_read_is_left_alone(
 async def test_a_plan_is_carried_out_once(database: Database, job: Job) -> None:
   schedule = await make_schedule(database, job, cron_expression="* * * * * *")
   [row] = await list_due_schedules(database, horizon=60.0, limit=10)
-  plan = plan_schedule(row, timing_of(schedule))
+  plan = plan_schedule(row, timing_of(schedule), limit=99)
   assert await plan_tasks(database, [plan]) == {"default": len(plan.tasks)}
   assert await plan_tasks(database, [plan]) == {}
   assert len(await planned(database, schedule)) == len(plan.tasks)
