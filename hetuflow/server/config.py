@@ -72,6 +72,21 @@ class ServerSettings:
     default=16 * _MIB,
     help="The largest body of an HTTP request, in bytes.",
   )
+  max_connections: int = setting(
+    kinds.integer(10, 1_000_000),
+    default=10_000,
+    help="How many connections may be open at once, of agents and callers.",
+  )
+  max_requests: int = setting(
+    kinds.integer(1, 100_000),
+    default=500,
+    help="How many HTTP requests may be under way at once.",
+  )
+  max_followers: int = setting(
+    kinds.integer(0, 100_000),
+    default=100,
+    help="How many callers may follow output live at once.",
+  )
   max_message_size: int = setting(
     kinds.integer(64 * 1024, 256 * _MIB),
     default=8 * _MIB,

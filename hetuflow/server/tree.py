@@ -4,6 +4,7 @@ List order is start order and dependency; the stop is the reverse. ``Services`` 
 container: what the children are, made in one place from what they need.
 """
 
+import math
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,7 @@ def build_tree(services: "Services") -> Group:
         s.gateway.run,
         doc="HTTP and /ws on one port",
         drain=s.gateway.drain,
+        drain_timeout=math.inf,  # requests have all the time that the whole drain has
         inner=[s.sessions],
       ),
       Child("generator", s.generator.run, doc="due schedules become tasks"),
@@ -148,6 +150,7 @@ class Services:
           server_id=ServerId(server.id),
           version=__version__,
           max_body_size=settings.max_body_size,
+          max_followers=settings.max_followers,
           cors_origins=settings.cors_origins,
           wake=lambda kind, namespace_id: hear(
             f"tasks:{namespace_id}" if kind == "tasks" else kind
@@ -157,6 +160,8 @@ class Services:
           draining=gateway.draining,
         )
       ),
+      max_connections=settings.max_connections,
+      max_requests=settings.max_requests,
     )
     return cls(
       cluster=cluster,

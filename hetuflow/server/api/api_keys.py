@@ -58,6 +58,6 @@ async def create_key() -> Response:
 @blueprint.delete("/<uuid:key_id>")
 @operation(status=204)
 async def delete_key(key_id: UUID) -> Response:
-  """Revoke an API key; other servers follow within 10 s."""
+  """Revoke an API key, and end what it follows; other servers do within 10 s."""
   await access.delete_api_key(services().database, key_id)
   return no_content()

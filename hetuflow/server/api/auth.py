@@ -7,7 +7,7 @@ from hetuflow.server.api.problems import Unauthorized
 from hetuflow.server.api.services import services
 from hetuflow.storage.access import authenticate_key
 
-__all__ = ["install_auth"]
+__all__ = ["install_auth", "is_health"]
 
 PROTECTED = "/api/v1/"
 OPEN = "/api/v1/system/health"
@@ -19,17 +19,21 @@ def install_auth(app: QuartTrio) -> None:
   app.before_request(_authenticate)
 
 
+def is_health(path: str) -> bool:
+  """Tell whether a path asks after the server's health, which anybody may."""
+  return path == OPEN or path.startswith(f"{OPEN}/")
+
+
 async def _authenticate() -> None:
-  """Find the caller of this request, as ``g.principal``."""
+  """Find the caller of this request, as ``g.principal``, by the key in ``g.key``."""
   path = request.path
-  is_open = path == OPEN or path.startswith(f"{OPEN}/")
   # A browser asks (OPTIONS) before it sends the key.
-  if is_open or request.method == "OPTIONS" or not path.startswith(PROTECTED):
+  if is_health(path) or request.method == "OPTIONS" or not path.startswith(PROTECTED):
     return
   scheme, _, key = request.headers.get("Authorization", "").partition(" ")
   if scheme.lower() != SCHEME or not key:
     raise Unauthorized("an API key is needed: Authorization: Bearer <key>")
-  principal = await authenticate_key(services().database, key.strip())
-  if principal is None:
+  g.key = key.strip()
+  g.principal = await authenticate_key(services().database, g.key)
+  if g.principal is None:
     raise Unauthorized("this API key is not known here")
-  g.principal = principal

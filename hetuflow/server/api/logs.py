@@ -3,8 +3,9 @@
 Events are those of the HTML standard, section 9.2 "Server-sent events": ``chunk`` with a
 piece of output, ``end`` with how the instance ended, and a comment now and then to keep
 the connection open. The stream is read from the database as it grows, at most 0.2 s
-late; it ends when the caller leaves or the server drains, and goes on elsewhere with
-``offset``.
+late; it ends when the caller leaves, the key is revoked or the server drains, and goes
+on elsewhere with ``offset``. A server has a bounded number of them, for each asks the
+database several times a second.
 """
 
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from uuid import UUID
 
 import attrs
 import trio
-from quart import Response, request
+from quart import Response, g, request
 
 from hetuflow.errors import NotFound, ProtocolError, Unavailable
 from hetuflow.protocol import wire
@@ -21,7 +22,9 @@ from hetuflow.protocol.model import InstanceId
 from hetuflow.protocol.states import LogStream, TaskInstanceStatus
 from hetuflow.server.api.exchange import answer, read_number, single
 from hetuflow.server.api.operation import operation
+from hetuflow.server.api.problems import TooBusy
 from hetuflow.server.api.services import ApiServices, services
+from hetuflow.storage.access import authenticate_key
 from hetuflow.storage.instances import get_instance
 from hetuflow.storage.logs import LogPiece, read_log
 
@@ -95,7 +98,9 @@ async def read_logs(instance_id: UUID) -> Response:
   view = await _read_view(context, wanted)
   kind = request.accept_mimetypes.best_match([JSON, TEXT, EVENTS], JSON)
   if kind == EVENTS:
-    response = Response(_follow(context, wanted), content_type=EVENTS)
+    if len(context.followers) >= context.max_followers:
+      raise TooBusy("too many follow output here; ask for pages, or try again")
+    response = Response(_follow(context, wanted, g.key), content_type=EVENTS)
     response.timeout = None
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
@@ -156,12 +161,29 @@ async def _plain(context: ApiServices, wanted: _Wanted) -> AsyncIterator[bytes]:
     wanted = attrs.evolve(wanted, offset=next_offset)
 
 
-async def _follow(context: ApiServices, wanted: _Wanted) -> AsyncIterator[bytes]:
+async def _follow(
+  context: ApiServices, wanted: _Wanted, key: str
+) -> AsyncIterator[bytes]:
+  """Follow the output, counted among those who do."""
+  follower = object()
+  context.followers.add(follower)
+  try:
+    async for events in _events(context, wanted, key):
+      yield events
+  finally:
+    context.followers.discard(follower)
+
+
+async def _events(
+  context: ApiServices, wanted: _Wanted, key: str
+) -> AsyncIterator[bytes]:
   """Yield the output as events until the instance has ended and all of it is sent."""
   quiet_since = trio.current_time()
   while not context.draining.is_set():
     pause = POLL_SECONDS
     try:
+      if await authenticate_key(context.database, key) is None:
+        return
       # The instance first: what is written after its end is not waited for.
       instance = await get_instance(context.database, wanted.instance_id)
       pieces, next_offset = await _read(context, wanted)

@@ -21,14 +21,18 @@ from hetuflow.server.api.tracing import asked
 
 __all__ = [
   "PROBLEM_JSON",
+  "RETRY_AFTER",
   "Problem",
   "ProblemError",
+  "TooBusy",
   "Unauthorized",
+  "answer_problem",
   "install_problems",
 ]
 
 PROBLEM_JSON = "application/problem+json"
-RETRY_AFTER_SECONDS = "1"
+RETRY_AFTER = {"Retry-After": "1"}
+"""Who is refused for lack of room may come again after so many seconds."""
 NOT_JSON = "not JSON"
 
 _log = structlog.get_logger()
@@ -58,6 +62,10 @@ class Unauthorized(Exception):
   """The caller has not shown a key that is good here."""
 
 
+class TooBusy(Exception):
+  """There is no room for this now; later there may be."""
+
+
 def install_problems(app: QuartTrio) -> None:
   """Answer every error of the application with a problem."""
   app.register_error_handler(Exception, _answer_error)
@@ -77,12 +85,14 @@ def _answer_error(error: Exception) -> Response:
     case Unauthorized():
       challenge = {"WWW-Authenticate": 'Bearer realm="hetuflow"'}
       return answer_problem(401, str(error), headers=challenge)
+    case TooBusy():
+      return answer_problem(503, str(error), headers=RETRY_AFTER)
     case Unavailable():
       _log.warning("request_unavailable", trace_id=g.trace_id, reason=str(error))
       return answer_problem(
         503,
         "the database cannot be reached now; try again",
-        headers={"Retry-After": RETRY_AFTER_SECONDS},
+        headers=RETRY_AFTER,
       )
     case RequestEntityTooLarge():
       limit = services().max_body_size

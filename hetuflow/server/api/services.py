@@ -8,6 +8,7 @@ import trio
 from quart import current_app
 
 from hetuflow.protocol.model import AgentId, ServerId
+from hetuflow.server.api.pulse import Pulse
 from hetuflow.storage.connect import Database
 
 __all__ = ["EXTENSION", "ApiServices", "GatewayView", "services"]
@@ -53,6 +54,7 @@ class ApiServices:
     wake: hints, after a commit, that there are new ``tasks`` or ``schedules`` in a
       namespace; called with the kind and the namespace.
     max_body_size: bytes of the largest body that is read.
+    max_followers: callers that may follow output live at the same time.
     cors_origins: web origins that may call; ``*`` means all.
     draining: set when the server takes nothing new; streams end then.
   """
@@ -64,8 +66,16 @@ class ApiServices:
   version: str
   wake: Callable[[str, str], None] = _no_wake
   max_body_size: int = 16 * MIB
+  max_followers: int = 100
   cors_origins: tuple[str, ...] = ()
   draining: trio.Event = attrs.field(factory=trio.Event)
+  pulse: Pulse = attrs.field(init=False)
+  followers: set[object] = attrs.field(init=False, factory=set)
+
+  @pulse.default
+  def _default_pulse(self) -> Pulse:
+    """Make what asks after the database's health."""
+    return Pulse(self.database)
 
 
 def services() -> ApiServices:

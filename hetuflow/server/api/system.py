@@ -4,10 +4,8 @@ import platform
 from typing import Any
 
 import attrs
-import trio
 from quart import Blueprint, Response
 
-from hetuflow.errors import StorageError
 from hetuflow.protocol.model import ServerId
 from hetuflow.server.api.exchange import answer
 from hetuflow.server.api.operation import operation
@@ -21,7 +19,6 @@ blueprint = Blueprint("system", __name__)
 OK = "ok"
 UNAVAILABLE = "unavailable"
 DRAINING = "draining"
-PING_TIMEOUT_SECONDS = 2.0
 
 
 @attrs.frozen(kw_only=True)
@@ -74,9 +71,9 @@ async def get_liveness() -> Response:
 
 
 async def _health() -> Response:
-  """Ask the database and look whether the server drains."""
+  """Ask whether the database answers and look whether the server drains."""
   context = services()
-  well = await _database_answers()
+  well = await context.pulse.is_well()
   status = OK if well else UNAVAILABLE
   if well and context.draining.is_set():
     status = DRAINING
@@ -87,17 +84,6 @@ async def _health() -> Response:
     server_id=context.server_id,
   )
   return answer(health, 200 if status == OK else 503)
-
-
-async def _database_answers() -> bool:
-  """Tell whether the database answers soon."""
-  with trio.move_on_after(PING_TIMEOUT_SECONDS):
-    try:
-      await ping(services().database)
-    except StorageError:
-      return False
-    return True
-  return False
 
 
 @blueprint.get("/info")

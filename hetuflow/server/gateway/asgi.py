@@ -5,7 +5,7 @@ Run by: Hypercorn, in a task per request. Owns nothing.
 
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -15,7 +15,13 @@ import trio
 from hetuflow.protocol import wire
 from hetuflow.server.api.problems import PROBLEM_JSON, Problem
 
-__all__ = ["finish_answers", "refuse_malformed"]
+__all__ = [
+  "Application",
+  "finish_answers",
+  "make_problem",
+  "refuse",
+  "refuse_malformed",
+]
 
 Application = Callable[..., Awaitable[None]]
 CLOSE_TIMEOUT = 10.0
@@ -67,7 +73,7 @@ def refuse_malformed(app: Application) -> Application:
     if mistake is None:
       await app(scope, receive, send)
     else:
-      await _refuse(scope, send, mistake)
+      await refuse(scope, send, HTTPStatus.BAD_REQUEST, mistake)
 
   return refusing
 
@@ -85,21 +91,52 @@ def _mistake(scope: Any) -> str | None:
   return None
 
 
-async def _refuse(scope: Any, send: Any, mistake: str) -> None:
-  """Say what is wrong, in the answer and in the log, and let the connection end."""
-  status = HTTPStatus.BAD_REQUEST
-  trace_id = secrets.token_hex(16)
-  _log.info("request_malformed", reason=mistake, trace_id=trace_id)
-  problem = Problem(
-    title=status.phrase, status=status, detail=mistake, errors=[], trace_id=trace_id
-  )
+async def refuse(
+  scope: Any,
+  send: Any,
+  status: HTTPStatus,
+  reason: str,
+  *,
+  headers: Mapping[str, str] | None = None,
+) -> None:
+  """Say why a request is not served, and let its connection end.
+
+  Args:
+    scope: of the request.
+    send: sends the answer.
+    status: of the answer.
+    reason: what the caller can do something about.
+    headers: more of the answer.
+  """
+  fields, body = make_problem(status, reason)
+  fields += [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
   of = "websocket.http" if scope["type"] == "websocket" else "http"
+  start = {"type": f"{of}.response.start", "status": int(status), "headers": fields}
+  await send(start)
+  await send({"type": f"{of}.response.body", "body": body})
+
+
+def make_problem(
+  status: HTTPStatus, reason: str
+) -> tuple[list[tuple[bytes, bytes]], bytes]:
+  """Make the answer to a request that does not reach the application, and its log line.
+
+  Args:
+    status: of the answer.
+    reason: what the caller can do something about.
+
+  Returns:
+    Its headers and its body.
+  """
+  trace_id = secrets.token_hex(16)
+  _log.info("request_refused", status=int(status), reason=reason, trace_id=trace_id)
+  problem = Problem(
+    title=status.phrase, status=status, detail=reason, errors=[], trace_id=trace_id
+  )
   body = wire.encode(problem)
   headers = [
     (b"content-type", PROBLEM_JSON.encode()),
     (b"content-length", b"%d" % len(body)),
     (b"connection", b"close"),
   ]
-  start = {"type": f"{of}.response.start", "status": int(status), "headers": headers}
-  await send(start)
-  await send({"type": f"{of}.response.body", "body": body})
+  return headers, body

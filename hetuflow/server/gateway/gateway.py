@@ -1,28 +1,30 @@
 """HTTP and ``/ws`` on one port, served by Hypercorn.
 
 Run by: one child of each server. Owns the listening socket's connections. On a drain the
-sessions are closed first, with 1001, so that agents go elsewhere at once; what is still
-under way when the gateway is cancelled ends with it.
+sessions are closed first, with 1001, so that agents go elsewhere at once; requests under
+way are waited for and new ones refused. What is left when the gateway is cancelled ends
+with it.
 """
 
+import resource
 import socket as sockets
 from collections.abc import Callable
 from typing import Any
 
-import structlog
 import trio
 from hypercorn.config import Config
-from quart import Response, websocket
+from quart import websocket
 from quart_trio import QuartTrio
 
 from hetuflow.errors import Unavailable
-from hetuflow.protocol import wire
 from hetuflow.protocol.messages import AgentCommand, MessageKind
 from hetuflow.protocol.model import AgentId, NamespaceId
+from hetuflow.server.api.problems import RETRY_AFTER, answer_problem
 from hetuflow.server.gateway.asgi import finish_answers, refuse_malformed
 from hetuflow.server.gateway.connection import serve_connection
 from hetuflow.server.gateway.door import Doorkeeper
 from hetuflow.server.gateway.http import serve
+from hetuflow.server.gateway.turnstile import Turnstile
 from hetuflow.server.sessions import Sessions
 from hetuflow.storage.access import authenticate_token
 
@@ -33,11 +35,12 @@ BACKLOG = 1024
 CLOSE_PATIENCE = 5.0
 """Seconds agents have to see their sessions closed."""
 PING_INTERVAL = 20.0
+SPARE_FILES = 128
+"""Open files that are not for connections: the database, logs, what is started."""
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="hetuflow agents"'}
 UNSENT_TIMEOUT = 30.0
 """Seconds after which a peer that takes no data counts as gone. Hypercorn waits for ever
 and cannot be interrupted in that, so the kernel has to end it."""
-
-_log = structlog.get_logger()
 
 
 def open_listener(host: str, port: int) -> sockets.socket:
@@ -72,6 +75,8 @@ class Gateway:
     listener: the bound socket.
     door: what the connections share.
     make_app: makes the application; called with this gateway at each start.
+    max_connections: connections at the same time, of agents and callers.
+    max_requests: requests under way at the same time.
   """
 
   def __init__(
@@ -79,10 +84,15 @@ class Gateway:
     listener: sockets.socket,
     door: Doorkeeper,
     make_app: Callable[["Gateway"], QuartTrio],
+    *,
+    max_connections: int,
+    max_requests: int,
   ) -> None:
     self._listener = listener
     self._door = door
     self._make_app = make_app
+    self._max_connections = max_connections
+    self.turnstile = Turnstile(max_requests)
     self.sessions: Sessions = door.sessions
     self.draining = trio.Event()
     self.refused = 0
@@ -91,35 +101,43 @@ class Gateway:
     self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
   ) -> None:
     """Serve until cancelled."""
-    app = finish_answers(refuse_malformed(self._make_app(self)))
+    app = self.turnstile.guard(refuse_malformed(self._make_app(self)))
     # A duplicate, for it is closed at the end and the gateway may be started again.
     socket = trio.socket.from_stdlib_socket(self._listener.dup())
     async with trio.SocketListener(socket) as listener:
-      await serve(app, _config(self._door), listener, task_status=task_status)
+      await serve(
+        finish_answers(app),
+        _config(self._door),
+        listener,
+        limit=_room(self._max_connections),
+        task_status=task_status,
+      )
 
   async def drain(self) -> None:
-    """End the streams, send every agent elsewhere and wait until they are gone."""
+    """End the streams, send every agent elsewhere and wait until all are gone."""
     self.draining.set()
+    self.turnstile.close()
     self.sessions.close_all(1001, "the server is going away")
     with trio.move_on_after(CLOSE_PATIENCE):
       await self.sessions.wait_empty()
+    await self.turnstile.wait_empty()
 
   async def serve_websocket(self) -> Any:
     """Serve the WebSocket of the current request, or answer why not."""
     if self.sessions.ended is not None:
-      return _problem(503, "the server is going away")
+      return answer_problem(503, "the server is going away", headers=RETRY_AFTER)
     token = _token()
     try:
       database = self._door.database
       grant = await authenticate_token(database, token) if token else None
     except Unavailable:
-      return _problem(503, "the database is not available")
+      return answer_problem(503, "the database is not available", headers=RETRY_AFTER)
     if grant is None:
       self.refused += 1
-      _log.warning("agent_unauthorized", given=token is not None)
-      return _problem(401, "the agent token is missing or wrong")
+      what = "wrong" if token else "missing"
+      return answer_problem(401, f"the agent token is {what}", headers=CHALLENGE)
     if SUBPROTOCOL not in websocket.requested_subprotocols:
-      return _problem(400, f"expected the subprotocol {SUBPROTOCOL}")
+      return answer_problem(400, f"expected the subprotocol {SUBPROTOCOL}")
     await websocket.accept(subprotocol=SUBPROTOCOL)
     current = websocket._get_current_object()  # type: ignore[attr-defined]  # the proxy's target outlives no other way
     namespaces = [NamespaceId(name) for name in grant.namespace_ids]
@@ -175,17 +193,17 @@ def _config(door: Doorkeeper) -> Config:
   return config
 
 
+def _room(wanted: int) -> int:
+  """Return how many connections there are open files for, at most as many as wanted."""
+  usual, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+  if usual == resource.RLIM_INFINITY:
+    return wanted
+  return max(1, min(wanted, usual - SPARE_FILES))
+
+
 def _token() -> str | None:
   """Find the agent's token in the header, or in the query for simple tools."""
   scheme, _, token = websocket.headers.get("Authorization", "").partition(" ")
   if scheme.lower() == "bearer" and token:
     return token.strip()
   return websocket.args.get("token")
-
-
-def _problem(status: int, detail: str) -> Response:
-  """Answer before the upgrade."""
-  body = {"type": "about:blank", "title": detail, "status": status, "detail": detail}
-  return Response(
-    wire.encode(body), status=status, content_type="application/problem+json"
-  )

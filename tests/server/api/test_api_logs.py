@@ -5,14 +5,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
+import attrs
 import msgspec
 import pytest
 import trio
 from support.api import Api
+from support.programs import wait_until
 from support.world import Attempt, start_attempt
 
 from hetuflow.protocol.model import TaskId, new_id
 from hetuflow.protocol.states import LogStream
+from hetuflow.storage.access import create_api_key
 from hetuflow.storage.connect import Database
 
 OUT, ERR = LogStream.STDOUT, LogStream.STDERR
@@ -139,3 +142,29 @@ async def test_followers_leave_when_the_server_drains(
       api.services.draining.set()
       response = await connection.as_response()
     assert response.status_code == 200
+
+
+async def test_following_ends_when_the_key_is_revoked(
+  api: Api, attempt: Attempt
+) -> None:
+  other, key = await create_api_key(api.services.database, "other")
+  async with following(attrs.evolve(api, key=key), attempt) as events:
+    assert (await events.next())[0] == "chunk"
+    assert (await api.delete(f"api-keys/{other.id}")).status == 204
+    await wait_until(lambda: not api.services.followers)
+
+
+async def test_more_followers_than_a_server_takes_are_told_to_come_again(
+  api: Api, attempt: Attempt
+) -> None:
+  path = f"task-instances/{attempt.id}/logs"
+  headers = {"Accept": "text/event-stream"}
+  full = attrs.evolve(api.services, max_followers=1)
+  api.app.extensions["hetuflow"] = full
+  async with following(api, attempt) as events:
+    assert (await events.next())[0] == "chunk"
+    refused = await api.get(path, headers=headers)
+    assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+    assert (await api.get(path)).status == 200
+    await attempt.end()
+    await wait_until(lambda: not full.followers)

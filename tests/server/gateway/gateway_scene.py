@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 import trio
+from quart import Response, request
 from quart_trio import QuartTrio
 from trio_websocket import (
   ConnectionClosed,
@@ -29,6 +30,7 @@ from hetuflow.protocol.model import (
   ServerId,
   new_id,
 )
+from hetuflow.server.api.tracing import install_tracing
 from hetuflow.server.clock import DatabaseClock
 from hetuflow.server.gateway.door import Doorkeeper
 from hetuflow.server.gateway.gateway import SUBPROTOCOL, Gateway, open_listener
@@ -144,11 +146,19 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def open_gateway(database: Database, **more: Any) -> AsyncIterator[Scene]:
+async def open_gateway(
+  database: Database,
+  *,
+  max_connections: int = 100,
+  max_requests: int = 100,
+  **more: Any,
+) -> AsyncIterator[Scene]:
   """Run a gateway with its recorder and presence on a free port.
 
   Args:
     database: where agents are registered.
+    max_connections: at the same time.
+    max_requests: at the same time.
     more: fields of ``Doorkeeper`` to be otherwise.
   """
   sessions = Sessions()
@@ -173,7 +183,13 @@ async def open_gateway(database: Database, **more: Any) -> AsyncIterator[Scene]:
     "compression": True,
   }
   with open_listener("127.0.0.1", 0) as listener:
-    gateway = Gateway(listener, Doorkeeper(**(fields | more)), make_app)
+    gateway = Gateway(
+      listener,
+      Doorkeeper(**(fields | more)),
+      make_app,
+      max_connections=max_connections,
+      max_requests=max_requests,
+    )
     async with trio.open_nursery() as nursery:
       await nursery.start(recorder.run)
       await nursery.start(presence.run)
@@ -191,7 +207,14 @@ async def open_gateway(database: Database, **more: Any) -> AsyncIterator[Scene]:
 
 
 def make_app(gateway: Gateway) -> QuartTrio:
-  """Make the least application that has the agents' door."""
+  """Make the least application that has the agents' door, and takes a body."""
   app = QuartTrio(__name__)
+  install_tracing(app)
   app.websocket("/ws")(gateway.serve_websocket)
+
+  @app.post("/echo")
+  async def echo() -> Response:
+    """Return the body once it is whole."""
+    return Response(await request.get_data(as_text=False))
+
   return app

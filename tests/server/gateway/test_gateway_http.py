@@ -1,7 +1,8 @@
 """What strangers send to the port, through real sockets."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 import trio
@@ -85,7 +86,7 @@ async def test_a_malformed_request_is_answered_by_a_problem_and_logged_once(
     head, _, body = (await exchange(scene, text.encode())).partition(b"\r\n\r\n")
   assert head.startswith(b"HTTP/1.1 400")
   assert b"application/problem+json" in head
-  [line] = [line for line in lines if line["event"] == "request_malformed"]
+  [line] = [line for line in lines if line["event"] == "request_refused"]
   problem = json.loads(body)
   assert (problem["status"], problem["detail"]) == (400, line["reason"])
   assert problem["trace_id"] == line["trace_id"]
@@ -99,12 +100,42 @@ async def test_names_and_addresses_of_hosts_are_taken(scene: Scene, host: str) -
   assert (await exchange(scene, text.encode())).startswith(b"HTTP/1.1 404")
 
 
+def check_refusal(answer: bytes, lines: Sequence[Any], status: int) -> None:
+  """Demand a problem with a status that has one line in the log."""
+  head, _, body = answer.partition(b"\r\n\r\n")
+  assert head.startswith(f"HTTP/1.1 {status} ".encode())
+  assert b"application/problem+json" in head
+  problem = json.loads(body)
+  [line] = [line for line in lines if line["event"] == "request_refused"]
+  assert problem["status"] == line["status"] == status
+  assert problem["detail"] == line["reason"]
+  assert problem["trace_id"] == line["trace_id"]
+
+
+@pytest.mark.parametrize(
+  ("request_", "status"),
+  [
+    (b"\0\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\n\r\n", 400),
+    (b"GET / HTTP/9.9 \r\n\r\n", 400),
+    (f"{HELLO}{'X: y' * 50_000}\r\n\r\n".encode(), 431),
+  ],
+)
+async def test_what_is_no_http_is_answered_by_a_problem_and_logged_once(
+  scene: Scene, request_: bytes, status: int
+) -> None:
+  with capture_logs() as lines:
+    answer = await exchange(scene, request_)
+  check_refusal(answer, lines, status)
+
+
 @pytest.mark.parametrize("version", ["", "Sec-WebSocket-Version: 99\r\n"])
 async def test_a_wrong_handshake_is_answered_and_its_connection_closed(
   scene: Scene, version: str
 ) -> None:
-  answer = await exchange(scene, f"{UPGRADE}{version}\r\n".encode())
-  assert answer.startswith(b"HTTP/1.1 4")
+  with capture_logs() as lines:
+    answer = await exchange(scene, f"{UPGRADE}{version}\r\n".encode())
+  check_refusal(answer, lines, 400)
 
 
 async def test_the_socket_of_a_peer_that_has_gone_is_not_kept(scene: Scene) -> None:
