@@ -22,6 +22,7 @@ from hetuflow.storage.tasks import get_task
 __all__ = [
   "ClaimOffer",
   "claim_tasks",
+  "fail_claim",
   "load_configs",
   "pause_task",
   "record_updates",
@@ -32,6 +33,7 @@ __all__ = [
 
 _sql = load_queries("transitions")
 
+REASON_LENGTH = 500
 RECORD_TRIES = 10
 """How often a report is written again because others changed its rows meanwhile."""
 
@@ -63,6 +65,32 @@ async def claim_tasks(
     job_version, route_id, scheduled_at, due_at, rank_at, parameters, held, lease.
   """
   return await executor.fetch(_sql.claim_tasks, **attrs.asdict(offer, recurse=False))
+
+
+async def fail_claim(
+  executor: Database | Connection,
+  namespace_id: NamespaceId,
+  *,
+  instance_id: UUID,
+  claim_token: UUID,
+  reason: str,
+) -> None:
+  """Fail a task that was claimed and cannot be handed out; it is not retried.
+
+  Args:
+    executor: where to run.
+    namespace_id: of the task.
+    instance_id: of the claim; one that is not, or no longer, so changes nothing.
+    claim_token: likewise.
+    reason: why, for people.
+  """
+  await executor.fetch(
+    _sql.fail_claim,
+    id=instance_id,
+    namespace_id=namespace_id,
+    claim_token=claim_token,
+    reason=reason[:REASON_LENGTH],
+  )
 
 
 async def load_configs(

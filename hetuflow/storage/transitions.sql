@@ -267,6 +267,25 @@ SELECT id, false AS again, (SELECT count(*) FROM hint) AS hints FROM ended
 UNION ALL
 SELECT id, true AS again, 0 AS hints FROM reported WHERE NOT settled
 
+-- name: fail_claim
+-- End a claim that cannot be handed to its agent, and its task for good: whatever retries
+-- it has left would meet the same.
+WITH ended AS (
+  UPDATE sched_task_instance
+  SET status = 'failed', reason = $reason, completed_at = now(), updated_at = now()
+  WHERE id = $id AND namespace_id = $namespace_id AND completed_at = 'infinity'
+    AND claim_token = $claim_token AND status = 'dispatched'
+  RETURNING task_id, completed_at
+)
+UPDATE sched_task AS t
+SET status = 'failed', reason = $reason, claim_token = NULL,
+  completed_at = ended.completed_at, updated_at = now()
+FROM ended
+WHERE t.id = ended.task_id AND t.namespace_id = $namespace_id
+  AND t.completed_at = 'infinity' AND t.claim_token = $claim_token
+  AND t.status = 'dispatched'
+RETURNING t.id
+
 -- name: find_finished
 -- Of instances that a report did not match: those that already ended as reported, by
 -- the same claim. Everything else that did not match is stale.

@@ -1,7 +1,7 @@
 """Waiting agents get tasks: one claim for all agents of a kind, one message each.
 
 Run by: one child of each server, for the agents connected to it. Owns the floors (below
-which rank a route was found empty) and a cache of frozen configurations.
+which rank a route was found empty).
 Agents that satisfy the same routes of a namespace are interchangeable and claimed for
 together. A wake-up is a hint; every ``interval`` seconds everything is looked at.
 
@@ -12,7 +12,6 @@ when nobody can tell whether a claim has committed, because the connection broke
 loop was stopped: the sessions it was for are ended, and settled as the agents return.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,30 +24,27 @@ import trio
 
 from hetuflow.errors import Unavailable
 from hetuflow.nursery import Outage, Wakeup
-from hetuflow.protocol import wire
 from hetuflow.protocol.messages import (
   DispatchedTask,
   DispatchTaskRequest,
-  NamedConfig,
 )
 from hetuflow.protocol.model import (
   InstanceId,
   NamespaceId,
-  TaskConfig,
   TaskId,
 )
+from hetuflow.server.scheduling.configs import FrozenConfigs, Version
 from hetuflow.server.scheduling.routing import Routing
 from hetuflow.server.session import Session
 from hetuflow.server.sessions import Sessions
 from hetuflow.storage.connect import Database, Record
 from hetuflow.storage.failures import may_have_happened
-from hetuflow.storage.transitions import ClaimOffer, claim_tasks, load_configs
+from hetuflow.storage.transitions import ClaimOffer, claim_tasks, fail_claim
 
 __all__ = ["Poller", "deal"]
 
 CLAIM_LIMIT = 500
 """Places of each budget in one claim; more took longer per task when measured."""
-CACHED_CONFIGS = 5_000
 BOTTOM = datetime(1970, 1, 1, tzinfo=UTC)
 
 _log = structlog.get_logger()
@@ -90,7 +86,7 @@ class Poller:
     self._floors: dict[int, datetime] = {}
     self._hints = 0
     self._full_look_at = 0.0
-    self._configs: OrderedDict[tuple[UUID, int], NamedConfig] = OrderedDict()
+    self._configs = FrozenConfigs(database)
     self._outage = Outage(Unavailable, event="poller_waits_for_database")
     self.statistics = PollStatistics()
 
@@ -170,8 +166,14 @@ class Poller:
     if hints == self._hints:
       self._raise_floors(rows)
     with _in_doubt(sessions, always=True):
-      await self._outage.retry(partial(self._learn_configs, rows))
-      self._send(namespace_id, sessions, rows)
+      versions = set(map(_version, rows))
+      problems = await self._outage.retry(partial(self._configs.learn, versions))
+      for row in rows if problems else ():
+        if problem := problems.get(_version(row)):
+          await self._outage.retry(partial(self._fail, namespace_id, row, problem))
+      self._send(
+        namespace_id, sessions, [row for row in rows if _version(row) not in problems]
+      )
     due = sum(not row["held"] for row in rows)
     return due == len(run) > 0 or len(rows) - due == len(hold) > 0
 
@@ -207,10 +209,10 @@ class Poller:
     self, namespace_id: NamespaceId, rows: Sequence[Record]
   ) -> DispatchTaskRequest:
     """Make the batch for one agent, with each configuration once."""
-    keys = {(row["job_id"], row["job_version"]) for row in rows}
+    versions = set(map(_version, rows))
     return DispatchTaskRequest(
       configs={
-        f"{job}:{version}": self._configs[job, version] for job, version in keys
+        f"{job}:{version}": self._configs[job, version] for job, version in versions
       },
       tasks=[
         DispatchedTask(
@@ -230,19 +232,15 @@ class Poller:
       ],
     )
 
-  async def _learn_configs(self, rows: Sequence[Record]) -> None:
-    """Read the configurations that are not known; what is frozen is read once."""
-    wanted = {(row["job_id"], row["job_version"]) for row in rows}
-    for key in wanted & self._configs.keys():
-      self._configs.move_to_end(key)
-    missing = sorted(wanted - self._configs.keys())
-    if missing:
-      for row in await load_configs(self._database, missing):
-        self._configs[row["job_id"], row["version"]] = NamedConfig(
-          job_name=row["name"], config=wire.load(TaskConfig, row["config"])
-        )
-    while len(self._configs) > CACHED_CONFIGS + len(wanted):
-      self._configs.popitem(last=False)
+  async def _fail(self, namespace_id: NamespaceId, row: Record, problem: str) -> None:
+    """End a claim that no agent can be sent."""
+    await fail_claim(
+      self._database,
+      namespace_id,
+      instance_id=row["instance_id"],
+      claim_token=row["claim_token"],
+      reason=problem,
+    )
 
   def _count(self, rows: Sequence[Record], started: float) -> None:
     """Keep the figures of one claim."""
@@ -251,6 +249,11 @@ class Poller:
     figures.empty_claims += not rows
     figures.claimed += len(rows)
     figures.claim_seconds += trio.current_time() - started
+
+
+def _version(row: Record) -> Version:
+  """Return which configuration a claimed task runs with."""
+  return row["job_id"], row["job_version"]
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from hetuflow.protocol.model import (
   new_id,
 )
 from hetuflow.protocol.states import AgentStatus
+from hetuflow.server.scheduling import configs as configs_module
 from hetuflow.server.scheduling import poller as poller_module
 from hetuflow.server.scheduling import routing as routing_module
 from hetuflow.server.scheduling.poller import Poller, deal
@@ -461,6 +462,45 @@ async def test_a_batch_larger_than_a_frame_goes_in_parts(
   )
 
 
+SPOIL = query("""
+  UPDATE sched_job_version SET config = config || $spoilt::jsonb WHERE job_id = $job_id
+""")
+OUTCOMES = query("""
+  SELECT t.status, t.reason, t.attempts, i.status AS instance
+  FROM sched_task AS t JOIN sched_task_instance AS i ON i.task_id = t.id
+  WHERE t.job_id = $job_id
+""")
+
+
+@pytest.mark.parametrize(
+  ("spoilt", "why"),
+  [
+    ({"kill_grace": -1}, "its configuration cannot be used: "),
+    ({"executor": "telegraph", "retry_interval": "soon"}, "its configuration cannot"),
+  ],
+)
+async def test_a_task_whose_configuration_is_refused_fails_and_the_rest_go_on(
+  database: Database, spoilt: dict[str, Any], why: str
+) -> None:
+  sessions = Sessions()
+  bad = await make_job(database, config=TaskConfig(cmd="x", max_retries=3))
+  good = await make_job(database, "good")
+  await make_tasks(database, bad, 3)
+  await make_tasks(database, good, 3)
+  await database.fetch(SPOIL, spoilt=spoilt, job_id=bad.id)
+  agent = await join(database, sessions, run=10)
+  with trio.fail_after(20):
+    await poll_all(make_poller(database, sessions))
+  assert agent.closing is None
+  assert len(dispatched(agent)) == 3
+  assert agent.run == 7
+  rows = await database.fetch(OUTCOMES, job_id=bad.id)
+  assert [(r["status"], r["attempts"], r["instance"]) for r in rows] == 3 * [
+    ("failed", 1, "failed")
+  ]
+  assert all(row["reason"].startswith(why) for row in rows)
+
+
 # ── interruptions ───────────────────────────────────────────────────────────────────
 
 UNTOLD = query("""
@@ -551,7 +591,7 @@ async def test_configurations_that_cannot_be_read_yet_are_waited_for(
   sessions = Sessions()
   await make_tasks(database, await make_job(database), 2)
   agent = await join(database, sessions, run=10)
-  load = poller_module.load_configs
+  load = configs_module.load_configs
   failures = iter([Unavailable("away"), Unavailable("away")])
 
   async def load_at_last(executor: Any, versions: Any) -> Any:
@@ -559,7 +599,7 @@ async def test_configurations_that_cannot_be_read_yet_are_waited_for(
       raise failure
     return await load(executor, versions)
 
-  monkeypatch.setattr(poller_module, "load_configs", load_at_last)
+  monkeypatch.setattr(configs_module, "load_configs", load_at_last)
   with trio.fail_after(20):
     await poll_all(make_poller(database, sessions))
   assert agent.closing is None

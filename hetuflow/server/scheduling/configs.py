@@ -1,0 +1,80 @@
+"""What claimed tasks run with: the frozen configurations, each read once.
+
+Run by: the poller, in its own task. Owns the cache. A configuration that today's rules
+refuse, because an older version of this program took it or somebody wrote it by hand, is
+told and not kept: its tasks fail, the others go on.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence, Set
+from uuid import UUID
+
+import structlog
+
+from hetuflow.errors import ProtocolError
+from hetuflow.protocol import wire
+from hetuflow.protocol.messages import NamedConfig
+from hetuflow.protocol.model import TaskConfig
+from hetuflow.storage.connect import Database
+from hetuflow.storage.transitions import load_configs
+
+__all__ = ["FrozenConfigs", "Version"]
+
+CACHED = 5_000
+
+Version = tuple[UUID, int]
+"""A job and the version of it that a task was planned with."""
+
+_log = structlog.get_logger()
+
+
+class FrozenConfigs:
+  """Configurations by job and version.
+
+  Args:
+    database: where they are.
+  """
+
+  def __init__(self, database: Database) -> None:
+    self._database = database
+    self._known: OrderedDict[Version, NamedConfig] = OrderedDict()
+
+  def __getitem__(self, version: Version) -> NamedConfig:
+    """Return a configuration that was learned."""
+    return self._known[version]
+
+  async def learn(self, wanted: Set[Version]) -> Mapping[Version, str]:
+    """Read those that are not known.
+
+    Args:
+      wanted: what will be asked for next.
+
+    Returns:
+      Why those that cannot be used cannot.
+
+    Raises:
+      Unavailable: the database is away.
+    """
+    for version in wanted & self._known.keys():
+      self._known.move_to_end(version)
+    missing = sorted(wanted - self._known.keys())
+    problems = await self._read(missing) if missing else {}
+    while len(self._known) > CACHED + len(wanted):
+      self._known.popitem(last=False)
+    return problems
+
+  async def _read(self, missing: Sequence[Version]) -> dict[Version, str]:
+    """Read configurations and keep those that can be used."""
+    problems = dict.fromkeys(missing, "its configuration is gone")
+    for row in await load_configs(self._database, missing):
+      version = row["job_id"], row["version"]
+      try:
+        config = wire.load(TaskConfig, row["config"])
+      except ProtocolError as error:
+        problems[version] = f"its configuration cannot be used: {error}"
+      else:
+        del problems[version]
+        self._known[version] = NamedConfig(job_name=row["name"], config=config)
+    for (job_id, number), problem in problems.items():
+      _log.error("config_unusable", job_id=str(job_id), version=number, problem=problem)
+    return problems
