@@ -5,9 +5,11 @@ from uuid import UUID
 
 import attrs
 
+from hetuflow.errors import Unavailable
 from hetuflow.protocol.model import InstanceId, NamespaceId
 from hetuflow.protocol.states import LogStream
 from hetuflow.storage.connect import Connection, Database
+from hetuflow.storage.failures import lacks_partition
 from hetuflow.storage.sql import load_queries
 
 __all__ = ["LogPage", "LogPiece", "LogWrite", "append_chunks", "read_log"]
@@ -58,15 +60,24 @@ async def append_chunks(
     namespace_id: of every piece.
     chunks: at most one per instance, stream and offset.
   """
-  await executor.fetch(
-    _sql.append_chunks,
-    namespace_id=namespace_id,
-    ids=[chunk.instance_id for chunk in chunks],
-    claim_tokens=[chunk.claim_token for chunk in chunks],
-    streams=[chunk.stream for chunk in chunks],
-    offsets=[chunk.offset for chunk in chunks],
-    data=[chunk.data for chunk in chunks],
-  )
+  scope = {
+    "namespace_id": namespace_id,
+    "ids": [chunk.instance_id for chunk in chunks],
+  }
+  pieces = {
+    "claim_tokens": [chunk.claim_token for chunk in chunks],
+    "streams": [chunk.stream for chunk in chunks],
+    "offsets": [chunk.offset for chunk in chunks],
+    "data": [chunk.data for chunk in chunks],
+  }
+  try:
+    await executor.fetch(_sql.append_chunks, **scope, **pieces)
+  except Unavailable as error:
+    if not lacks_partition(error):
+      raise
+    # Claimed in a week that the clock has left again.
+    await executor.fetch(_sql.ensure_weeks, **scope)
+    await executor.fetch(_sql.append_chunks, **scope, **pieces)
 
 
 async def read_log(

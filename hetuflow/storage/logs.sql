@@ -15,15 +15,31 @@ CROSS JOIN LATERAL (
 ) AS i
 WHERE i.claim_token = c.claim_token
 ORDER BY c.instance_id, c.stream, c.start_offset
-ON CONFLICT (instance_id, namespace_id, stream, start_offset) DO NOTHING
+ON CONFLICT (instance_id, stream, start_offset, namespace_id) DO NOTHING
 RETURNING instance_id
 
+-- name: ensure_weeks
+-- Make the weeks of instances under way, from whenever they are.
+SELECT hetuflow_ensure_partitions(0, week)
+FROM (
+  SELECT DISTINCT date_trunc('week', to_timestamp(
+    ('x' || left(replace(i.id::text, '-', ''), 12))::bit(48)::bigint / 1000.0
+  )) AS week
+  FROM sched_task_instance AS i
+  WHERE i.id = ANY($ids::uuid[]) AND i.namespace_id = $namespace_id
+    AND i.completed_at = 'infinity'
+) AS weeks
+
 -- name: read_stream
--- Pieces of one stream that reach beyond a byte.
+-- Pieces of one stream that reach beyond a byte: from the one in which it lies.
 SELECT stream, start_offset, data
 FROM sched_task_log
 WHERE instance_id = $instance_id AND stream = $stream::log_stream
-  AND start_offset + length(data) > $offset::bigint
+  AND start_offset >= COALESCE((
+    SELECT max(start_offset) FROM sched_task_log
+    WHERE instance_id = $instance_id AND stream = $stream
+      AND start_offset <= $offset::bigint), 0)
+  AND start_offset + length(data) > $offset
 ORDER BY start_offset
 LIMIT $limit
 
@@ -32,6 +48,6 @@ LIMIT $limit
 SELECT stream, start_offset, data
 FROM sched_task_log
 WHERE instance_id = $instance_id
-ORDER BY created_at, stream, start_offset
+ORDER BY number
 OFFSET $offset
 LIMIT $limit

@@ -8,6 +8,7 @@ import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.clock import OWN_CLOCK, SET_CLOCK
 from support.postgres import Postgres
 from support.world import make_job, make_schedule, query, start_attempt
 
@@ -28,20 +29,6 @@ from hetuflow.storage.transitions import pause_task, request_cancel, resume_task
 
 # The night in which Berlin goes back to winter time.
 START = datetime(2026, 10, 25, 0, 55, 30, tzinfo=UTC)
-# Names are looked up here before PostgreSQL's own: time passes when a test says so.
-OWN_CLOCK = """
-  CREATE SCHEMA clock;
-  CREATE TABLE clock.hand AS SELECT timestamptz '2026-10-25 00:55:30+00' AS at;
-  CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE
-    AS 'SELECT at FROM clock.hand';
-  CREATE FUNCTION clock.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
-    AS 'SELECT at FROM clock.hand';
-  DO $$ BEGIN
-    EXECUTE format('ALTER DATABASE %I SET search_path = clock, public, pg_catalog',
-      current_database());
-  END $$;
-"""
-SET_CLOCK = query("UPDATE clock.hand SET at = $at")
 TASKS = query("""
   SELECT id, planned_at, status, attempts FROM sched_task
   WHERE schedule_id = $id ORDER BY planned_at
@@ -58,7 +45,7 @@ def clocked(postgres: Postgres, template: str) -> Iterator[str]:
   """The address of a database whose clock stands still until it is set."""
   with postgres.database(template) as name:
     postgres.sql(OWN_CLOCK, database=name)
-    postgres.sql("SELECT hetuflow_ensure_partitions(4)", database=name)
+    postgres.sql(f"SELECT hetuflow_ensure_partitions(4, '{START}')", database=name)
     yield postgres.dsn(name)
 
 

@@ -17,6 +17,11 @@ from hetuflow.storage.transitions import record_updates
 OUT, ERR = LogStream.STDOUT, LogStream.STDERR
 BYTES = query("SELECT COALESCE(sum(length(data)), 0) FROM sched_task_log")
 
+SET_BACK = query("""
+  UPDATE sched_task_log SET created_at = now() - make_interval(days => $days)
+  WHERE start_offset = $start_offset
+""")
+
 
 @pytest.fixture
 async def claim(database: Database) -> Record:
@@ -86,6 +91,18 @@ async def test_both_streams_come_in_the_order_in_which_they_were_kept(
   page = await read_log(database, instance_id, stream=None, offset=4)
   assert [chunk.stream for chunk in page.chunks] == [OUT, ERR]
   assert page.next_offset == 6
+
+
+async def test_a_clock_that_is_set_back_changes_no_order(
+  database: Database, claim: Record
+) -> None:
+  instance_id, read = InstanceId(claim["instance_id"]), []
+  for number in range(3):
+    await append_chunks(database, DEFAULT, [piece(claim, number, b"%d" % number)])
+    await database.fetch(SET_BACK, start_offset=number, days=number)
+    page = await read_log(database, instance_id, stream=None, offset=number)
+    read += [chunk.data for chunk in page.chunks]
+  assert read == [b"0", b"1", b"2"]
 
 
 async def test_repeated_pieces_are_kept_once_and_strange_ones_not_at_all(

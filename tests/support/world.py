@@ -147,10 +147,10 @@ class Attempt:
     )
     await append_chunks(self.database, self.namespace_id, [write])
 
-  async def end(self, exit_code: int = 0) -> None:
-    """Report the end."""
+  async def end(self, exit_code: int = 0, at: datetime | None = None) -> None:
+    """Report the end, now or at the time that the agent takes for now."""
     succeeded, failed = TaskInstanceStatus.SUCCEEDED, TaskInstanceStatus.FAILED
-    now = await read_clock(self.database)
+    now = at or await read_clock(self.database)
     update = TaskInstanceUpdate(
       instance_id=self.id,
       namespace_id=self.namespace_id,

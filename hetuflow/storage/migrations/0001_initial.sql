@@ -48,9 +48,10 @@ RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
   FROM (SELECT substring(uuid_send(gen_random_uuid()) FROM 7) AS tail) AS fresh
 $$;
 
--- Make the partitions for every week from one week ago to `weeks` ahead. Attaching
--- takes a lock that neither readers nor writers wait for; calls take turns.
-CREATE FUNCTION hetuflow_ensure_partitions(weeks integer)
+-- Make the partitions for every week from one week before a moment to `weeks` after it.
+-- Attaching takes a lock that neither readers nor writers wait for; calls take turns.
+CREATE FUNCTION hetuflow_ensure_partitions(
+  weeks integer, around timestamptz DEFAULT now())
 RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
   week timestamptz;
@@ -62,7 +63,7 @@ DECLARE
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtext('hetuflow_ensure_partitions'));
   FOR offset_weeks IN -1..weeks LOOP
-    week := date_trunc('week', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
+    week := date_trunc('week', around AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
       + make_interval(days => 7 * offset_weeks);
     FOREACH parent IN ARRAY
       ARRAY['sched_task', 'sched_task_instance', 'sched_task_log']
@@ -366,17 +367,24 @@ CREATE UNIQUE INDEX sched_task_instance_single
 CREATE INDEX sched_task_instance_of_agent ON sched_task_instance_live (agent_id);
 
 -- Output, as it came: bytes from `start_offset` on. Partitioned by the week in the
--- instance's id, so that a piece sent twice meets itself in the same partition.
+-- instance's id, so that a piece sent twice meets itself in the same partition. `number`
+-- rises in the order in which pieces come, whatever the clock does.
+CREATE SEQUENCE sched_task_log_number;
+
 CREATE TABLE sched_task_log (
   namespace_id text NOT NULL,
   instance_id uuid NOT NULL,
   stream log_stream NOT NULL,
   start_offset bigint NOT NULL CHECK (start_offset >= 0),
   data bytea NOT NULL,
+  number bigint NOT NULL DEFAULT nextval('sched_task_log_number'),
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),
-  PRIMARY KEY (instance_id, namespace_id, stream, start_offset)
+  PRIMARY KEY (instance_id, stream, start_offset, namespace_id)
 ) PARTITION BY RANGE (instance_id);
+
+-- Both streams, as they came.
+CREATE INDEX sched_task_log_both ON sched_task_log (instance_id, number);
 
 -- Planned times that have no task: `count` of them, from from_at to to_at. Together with
 -- the tasks every planned time of a schedule is covered exactly once.
