@@ -11,6 +11,7 @@ entered afresh as soon as the database is back.
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -129,13 +130,26 @@ class Announcer:
       await trio.sleep_forever()
     finally:
       self._own.unlink(missing_ok=True)
-      if self._is_last():
-        self._last.unlink(missing_ok=True)
+      if self._speaks_of_us(self._last):
+        self._take_down()
 
-  def _is_last(self) -> bool:
-    """Tell whether ``server.json`` still speaks of this server."""
+  def _take_down(self) -> None:
+    """Remove ``server.json``; what another server wrote meanwhile is put back.
+
+    Nobody can look and remove in one step, so it is moved aside first: what was moved
+    is looked at in peace, and put back unless a yet newer one has come.
+    """
+    aside = self._last.with_name(f".{self._last.name}.{self._server.id}")
+    with suppress(OSError):
+      self._last.replace(aside)
+      if not self._speaks_of_us(aside):
+        self._last.hardlink_to(aside)
+    aside.unlink(missing_ok=True)
+
+  def _speaks_of_us(self, file: Path) -> bool:
+    """Tell whether a file is what this server wrote."""
     try:
-      return str(self._server.id) in self._last.read_text(encoding="utf-8")
+      return str(self._server.id) in file.read_text(encoding="utf-8")
     except OSError:
       return False
 

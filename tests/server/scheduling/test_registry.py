@@ -109,6 +109,30 @@ async def test_the_last_started_server_keeps_the_file_that_speaks_of_it(
   assert not (tmp_path / "server.json").exists()
 
 
+async def test_a_server_that_stops_while_another_starts_leaves_the_other_its_file(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  older, newer = make_server("older"), make_server("newer")
+  leaving = Announcer(tmp_path, older)
+  look = leaving._speaks_of_us
+
+  def look_too_early(file: Path) -> bool:
+    """Look; before anything is done about it the other one writes its file."""
+    found = look(file)
+    monkeypatch.setattr(leaving, "_speaks_of_us", look)
+    text = msgspec.json.encode({"server_id": str(newer.id)})
+    registry_module._write_whole(tmp_path / "server.json", text)
+    return found
+
+  async with trio.open_nursery() as nursery:
+    await nursery.start(leaving.run)
+    monkeypatch.setattr(leaving, "_speaks_of_us", look_too_early)
+    nursery.cancel_scope.cancel()
+  said = msgspec.json.decode((tmp_path / "server.json").read_bytes())
+  assert said["server_id"] == str(newer.id)
+  assert len(list(tmp_path.glob(".server.json*"))) == 0
+
+
 async def test_upkeep_makes_partitions_and_forgets_what_has_expired(
   database: Database,
 ) -> None:
