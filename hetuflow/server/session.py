@@ -62,7 +62,7 @@ class Session:
 
   ``run`` and ``hold`` are the places it has granted and not got tasks for; ``routes``
   remembers, per namespace, which routes it satisfies and for which reading of them;
-  ``heard_at`` is when it last gave a sign of life, on Trio's clock.
+  ``token_id`` is that of the token it was let in by; ``heard_at`` is when it last gave a sign of life, on Trio's clock.
   """
 
   agent_id: AgentId
@@ -72,6 +72,7 @@ class Session:
   labels: dict[str, str]
   capabilities: AgentCapabilities
   compression: bool = False
+  token_id: UUID | None = None
   id: UUID = attrs.field(factory=new_id)
   connected_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
   heard_at: float = attrs.field(factory=trio.current_time)

@@ -268,7 +268,7 @@ async def query_agent_tokens(
 
 
 async def delete_agent_token(database: Database, id: UUID) -> None:
-  """Revoke an agent token; agents that are connected stay until they come again.
+  """Revoke an agent token; who is connected by it stays until the next heartbeat.
 
   Raises:
     NotFound: there is no such token.

@@ -40,6 +40,7 @@ from hetuflow.storage.transitions import record_updates
 __all__ = [
   "Heartbeat",
   "Registration",
+  "Renewal",
   "close_session",
   "create_agent",
   "delete_agent",
@@ -72,12 +73,21 @@ class Registration:
 
 @attrs.frozen(kw_only=True)
 class Heartbeat:
-  """What one session has to say in a batch of renewals."""
+  """What one session, let in by a token, has to say in a batch of renewals."""
 
   agent_id: AgentId
   session_id: UUID
+  token_id: UUID | None = None
   status: AgentStatus
   request: HeartbeatRequest
+
+
+@attrs.frozen(kw_only=True)
+class Renewal:
+  """A session that is the live one: its agent's labels, and whether its token is good."""
+
+  labels: dict[str, str]
+  admitted: bool
 
 
 async def register_agent(
@@ -218,7 +228,7 @@ async def _release_unheld(
 
 async def renew_sessions(
   executor: Database | Connection, heartbeats: Sequence[Heartbeat], *, lease: float
-) -> dict[UUID, dict[str, str]]:
+) -> dict[UUID, Renewal]:
   """Write many heartbeats in one statement.
 
   Args:
@@ -227,8 +237,8 @@ async def renew_sessions(
     lease: seconds for which each session is good from now.
 
   Returns:
-    The sessions that are still the live ones of their agents, each with the labels that
-    its agent has by now.
+    The sessions that are still the live ones of their agents, each with what is known of
+    it by now.
   """
   heartbeats = sorted(heartbeats, key=lambda beat: beat.agent_id)
   rows = await executor.fetch(
@@ -239,9 +249,13 @@ async def renew_sessions(
     metrics=[beat.request.metrics for beat in heartbeats],
     clock_offsets=[beat.request.clock_offset_ms for beat in heartbeats],
     capabilities=[beat.request.capabilities for beat in heartbeats],
+    tokens=[beat.token_id for beat in heartbeats],
     lease=lease,
   )
-  return {row["session_id"]: row["labels"] for row in rows}
+  return {
+    row["session_id"]: Renewal(labels=row["labels"], admitted=row["admitted"])
+    for row in rows
+  }
 
 
 async def close_session(

@@ -7,7 +7,8 @@ INSERT INTO sched_agent AS a (
   session_number, session_id, server_id, lease_until, connected_at, last_heartbeat_at
 ) VALUES (
   $id, $namespace_ids, $name, 'online', $labels, $capabilities, $version, $epoch,
-  $session_number, $session_id, $server_id, now() + make_interval(secs => $lease), now(), now()
+  $session_number, $session_id, $server_id, now() + make_interval(secs => $lease),
+  now(), now()
 )
 ON CONFLICT (id) DO UPDATE
 SET namespace_ids = excluded.namespace_ids, name = excluded.name,
@@ -41,14 +42,15 @@ WHERE agent_id = $agent_id AND completed_at = 'infinity'
 ORDER BY id
 
 -- name: renew_sessions
--- Write the heartbeats of many sessions; those that were replaced are not returned. Rows
--- are locked in the order of the arrays, which is that of the ids, as claims lock them.
+-- Write the heartbeats of many sessions; those that were replaced are not returned, of the
+-- others also whether the token they came in by is still good. Rows are locked in the
+-- order of the arrays, which is that of the ids, as claims lock them.
 WITH beats AS (
   SELECT h.*
   FROM unnest(
     $ids::uuid[], $sessions::uuid[], $statuses::agent_status[], $metrics::jsonb[],
-    $clock_offsets::double precision[], $capabilities::jsonb[]
-  ) AS h (id, session_id, status, metrics, clock_offset_ms, capabilities)
+    $clock_offsets::double precision[], $capabilities::jsonb[], $tokens::uuid[]
+  ) AS h (id, session_id, status, metrics, clock_offset_ms, capabilities, token_id)
   CROSS JOIN LATERAL (
     SELECT id FROM sched_agent
     WHERE id = h.id AND session_id = h.session_id
@@ -63,7 +65,10 @@ SET last_heartbeat_at = now(),
   updated_at = now()
 FROM beats AS h
 WHERE a.id = h.id AND a.session_id = h.session_id
-RETURNING a.session_id, a.labels || a.label_overrides AS labels
+RETURNING a.session_id, a.labels || a.label_overrides AS labels,
+  h.token_id IS NULL OR EXISTS (
+    SELECT FROM sched_agent_token WHERE id = h.token_id
+  ) AS admitted
 
 -- name: close_session
 -- An agent's connection has ended; its lease runs on.

@@ -65,6 +65,6 @@ async def create_token() -> Response:
 @blueprint.delete("/<uuid:token_id>")
 @operation(status=204)
 async def delete_token(token_id: UUID) -> Response:
-  """Revoke an agent token; sessions that are open stay open."""
+  """Revoke an agent token; open sessions end with their next heartbeat."""
   await access.delete_agent_token(services().database, token_id)
   return no_content()

@@ -18,7 +18,6 @@ import trio
 from hetuflow.errors import ProtocolError, Unavailable
 from hetuflow.protocol import wire
 from hetuflow.protocol.messages import MessageKind
-from hetuflow.protocol.model import NamespaceId
 from hetuflow.server.gateway.door import (
   MAX_INVALID,
   Doorkeeper,
@@ -30,6 +29,7 @@ from hetuflow.server.gateway.door import (
 from hetuflow.server.gateway.inbox import take_message
 from hetuflow.server.gateway.registration import register
 from hetuflow.server.session import Session
+from hetuflow.storage.access import TokenGrant
 from hetuflow.storage.agents import close_session
 from hetuflow.storage.dead_letters import bury
 
@@ -43,19 +43,17 @@ COMPRESS_FROM = 1024
 _log = structlog.get_logger()
 
 
-async def serve_connection(
-  door: Doorkeeper, socket: Socket, allowed: list[NamespaceId]
-) -> None:
+async def serve_connection(door: Doorkeeper, socket: Socket, grant: TokenGrant) -> None:
   """Serve an accepted connection to its end.
 
   Args:
     door: what the server's connections share.
     socket: the accepted WebSocket.
-    allowed: the namespaces the token is good for; ``*`` means all.
+    grant: where the agent's token lets it in.
   """
   code, reason = 1011, "internal error"
   try:
-    session = await register(door, socket, allowed)
+    session = await register(door, socket, grant)
     try:
       code, reason = await _converse(door, socket, session)
     finally:

@@ -18,7 +18,7 @@ from quart_trio import QuartTrio
 
 from hetuflow.errors import Unavailable
 from hetuflow.protocol.messages import AgentCommand, MessageKind
-from hetuflow.protocol.model import AgentId, NamespaceId
+from hetuflow.protocol.model import AgentId
 from hetuflow.server.api.problems import RETRY_AFTER, answer_problem
 from hetuflow.server.gateway.asgi import finish_answers, refuse_malformed
 from hetuflow.server.gateway.connection import serve_connection
@@ -140,8 +140,7 @@ class Gateway:
       return answer_problem(400, f"expected the subprotocol {SUBPROTOCOL}")
     await websocket.accept(subprotocol=SUBPROTOCOL)
     current = websocket._get_current_object()  # type: ignore[attr-defined]  # the proxy's target outlives no other way
-    namespaces = [NamespaceId(name) for name in grant.namespace_ids]
-    await serve_connection(self._door, current, namespaces)
+    await serve_connection(self._door, current, grant)
     return None
 
   def connections(self) -> list[dict[str, object]]:

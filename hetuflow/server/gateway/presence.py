@@ -4,6 +4,7 @@ Run by: one child of each server. Owns the heartbeats that have arrived and are 
 written. An agent gets its answer, and with it its lease, only after the database has
 committed; while the database is away nobody's lease is renewed. A session that the
 database no longer knows as the live one of its agent is closed: another took its place.
+So is one whose token has been revoked.
 
 An agent may send a heartbeat before it has the answer to the one before. The last one is
 written, for it says how things are; every one is answered, for an agent that waits for
@@ -98,6 +99,7 @@ class Presence:
         Heartbeat(
           agent_id=beat.session.agent_id,
           session_id=beat.session.id,
+          token_id=beat.session.token_id,
           status=_status(beat),
           request=beat.request,
         )
@@ -107,11 +109,14 @@ class Presence:
     )
     for beat in beats:
       answered = self._take(beat)
-      labels = live.get(beat.session.id)
-      if labels is None:
+      renewal = live.get(beat.session.id)
+      if renewal is None:
         beat.session.close(4003, "replaced by a newer session")
         continue
-      _learn(beat, labels)
+      if not renewal.admitted:
+        beat.session.close(1008, "the agent token was revoked")
+        continue
+      _learn(beat, renewal.labels)
       for each in answered:
         self._answer(each)
     return len(beats)

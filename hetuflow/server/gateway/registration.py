@@ -23,6 +23,7 @@ from hetuflow.server.gateway.door import (
   refuse,
 )
 from hetuflow.server.session import Session
+from hetuflow.storage.access import TokenGrant
 from hetuflow.storage.agents import Registration, register_agent
 
 __all__ = ["register"]
@@ -35,15 +36,13 @@ CLOSE_CODES = {"superseded": 4003}
 _log = structlog.get_logger()
 
 
-async def register(
-  door: Doorkeeper, socket: Socket, allowed: list[NamespaceId]
-) -> Session:
+async def register(door: Doorkeeper, socket: Socket, grant: TokenGrant) -> Session:
   """Hear who it is, open its session and tell it so.
 
   Args:
     door: what the server's connections share.
     socket: the accepted WebSocket.
-    allowed: the namespaces the token is good for; ``*`` means all.
+    grant: where the agent's token lets it in.
 
   Raises:
     Ended: it did not say, or is refused.
@@ -54,9 +53,9 @@ async def register(
     raise Ended(1008, "no registration in time")
   request: AgentRegisterRequest = envelope.payload
   try:
-    _check(request, allowed)
+    _check(request, grant.namespace_ids)
     async with door.sessions.entering(request.agent_id):
-      session = await _open_session(door, request, allowed)
+      session = await _open_session(door, request, grant)
       door.sessions.add(session)
   except Refused as error:
     await refuse(socket, envelope.message_id, error.code, str(error))
@@ -65,7 +64,7 @@ async def register(
 
 
 async def _open_session(
-  door: Doorkeeper, request: AgentRegisterRequest, allowed: list[NamespaceId]
+  door: Doorkeeper, request: AgentRegisterRequest, grant: TokenGrant
 ) -> Session:
   """Enter the session in the database and prepare the answer.
 
@@ -81,6 +80,7 @@ async def _open_session(
     labels=request.labels,
     capabilities=request.capabilities,
     compression=request.compression and door.compression,
+    token_id=grant.id,
   )
   registration = await register_agent(
     door.database,
@@ -88,7 +88,7 @@ async def _open_session(
     session_id=session.id,
     server_id=door.server_id,
     lease=door.session_lease,
-    allowed=allowed,
+    allowed=grant.namespace_ids,
   )
   session.labels = registration.labels
   session.send(

@@ -39,7 +39,7 @@ from hetuflow.server.gateway import gateway as gateway_module
 from hetuflow.server.gateway import registration as registration_module
 from hetuflow.server.scheduling.poller import Poller
 from hetuflow.server.session import Session
-from hetuflow.storage.access import create_agent_token
+from hetuflow.storage.access import create_agent_token, delete_agent_token
 from hetuflow.storage.agents import get_agent
 from hetuflow.storage.connect import Database
 from hetuflow.storage.logs import read_log
@@ -76,6 +76,22 @@ async def test_who_shows_no_good_token_is_refused(scene: Scene) -> None:
 async def test_a_token_may_stand_in_the_query(scene: Scene) -> None:
   async with scene.connect(token="", query=f"?token={scene.token}") as peer:
     await peer.register()
+
+
+async def test_who_came_in_by_a_token_leaves_when_it_is_revoked(
+  scene: Scene, database: Database
+) -> None:
+  token, secret = await create_agent_token(
+    database, "leaving", [NamespaceId("default")]
+  )
+  async with scene.connect(token=secret) as peer, scene.connect() as other:
+    await peer.register()
+    await other.register()
+    await delete_agent_token(database, token.id)
+    for each in (peer, other):
+      await each.send(MessageKind.HEARTBEAT_REQUEST, HeartbeatRequest(sent_at=1.0))
+    assert await peer.closed() == 1008
+    assert isinstance((await other.receive()).payload, HeartbeatResponse)
 
 
 async def test_another_subprotocol_is_refused(scene: Scene) -> None:

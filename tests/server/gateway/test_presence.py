@@ -5,7 +5,7 @@ from datetime import datetime
 
 import trio
 from structlog.testing import capture_logs
-from support.members import join, messages
+from support.members import DEFAULT, join, messages
 from support.postgres import Postgres
 from support.world import query
 
@@ -15,6 +15,7 @@ from hetuflow.protocol.states import AgentStatus
 from hetuflow.server.clock import DatabaseClock
 from hetuflow.server.gateway.presence import MAX_UNANSWERED, Presence
 from hetuflow.server.sessions import Sessions
+from hetuflow.storage.access import create_agent_token, delete_agent_token
 from hetuflow.storage.agents import get_agent, update_agent
 from hetuflow.storage.connect import Database
 
@@ -108,6 +109,23 @@ async def test_a_session_that_was_replaced_is_closed(database: Database) -> None
   assert messages(older) == []
   assert newer.closing is None
   assert len(messages(newer)) == 1
+
+
+async def test_a_session_whose_token_was_revoked_is_closed(database: Database) -> None:
+  sessions = Sessions()
+  kept, _ = await create_agent_token(database, "kept", [DEFAULT])
+  revoked, _ = await create_agent_token(database, "revoked", [DEFAULT])
+  stays, goes = await join(database, sessions), await join(database, sessions)
+  stays.token_id, goes.token_id = kept.id, revoked.id
+  await delete_agent_token(database, revoked.id)
+  presence = make_presence(database)
+  for agent in (stays, goes):
+    presence.submit(agent, HeartbeatRequest(sent_at=1.0))
+  await presence.renew_once()
+  assert goes.closing == (1008, "the agent token was revoked")
+  assert messages(goes) == []
+  assert stays.closing is None
+  assert len(messages(stays)) == 1
 
 
 async def test_what_an_agent_says_of_itself_is_kept(database: Database) -> None:
