@@ -68,6 +68,7 @@ class Registration:
     self._clock = clock
     self._lease = lease
     self._supersede = supersede
+    self._number = 0
 
   async def register(self, socket: WebSocketConnection) -> Session:
     """Introduce ourselves and return the session.
@@ -92,12 +93,14 @@ class Registration:
     return Session(socket, config)
 
   def request(self) -> AgentRegisterRequest:
-    """Make the introduction."""
+    """Make the introduction, numbered so that one that is late does not overtake."""
     settings = self._config.agent
+    self._number += 1
     return AgentRegisterRequest(
       protocol_version=PROTOCOL_VERSION,
       agent_id=AgentId(UUID(self._journal.agent_id)),
       epoch=self._journal.epoch,
+      session_number=self._number,
       name=settings.name,
       namespace_ids=[NamespaceId(each) for each in settings.namespaces],
       version=hetuflow.__version__,

@@ -139,6 +139,17 @@ async def test_an_agent_whose_registration_is_superseded_does_not_come_back(
   assert len(gateway.peers) == 1
 
 
+async def test_each_registration_of_a_start_has_a_higher_number(gateway, tmp_path):
+  with trio.fail_after(30):
+    async with running_agent(make_config(tmp_path, gateway)):
+      first = await gateway.registered()
+      await first.socket.aclose(1011, "said the test")
+      second = await gateway.registered(2)
+  said = [first.register, second.register]
+  assert len({each.epoch for each in said}) == 1
+  assert [each.session_number for each in said] == [1, 2]
+
+
 async def test_an_agent_replaced_by_a_newer_session_does_not_come_back(
   gateway, tmp_path, nursery
 ):

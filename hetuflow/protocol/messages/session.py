@@ -59,14 +59,15 @@ class HeldClaim:
 class AgentRegisterRequest:
   """An agent introduces itself and says what it holds.
 
-  ``epoch`` is higher at each start of the agent; of two sessions of one agent the one
-  with the higher epoch, then the newer one, wins.
+  ``epoch`` is higher at each start of the agent, ``session_number`` at each registration
+  of one start. Of two sessions of one agent the one with the higher epoch, then with the
+  higher number, wins; of equals the one that came last.
 
   Example:
     {"protocol_version": 1, "agent_id": "0190a8b4-7c00-7000-8000-000000000005",
-     "epoch": 3, "name": "web-1", "namespace_ids": ["default"], "version": "0.1.0",
-     "labels": {"disk": "ssd"}, "capabilities": {"executors": ["process"]},
-     "compression": true, "held": []}
+     "epoch": 3, "session_number": 1, "name": "web-1", "namespace_ids": ["default"],
+     "version": "0.1.0", "labels": {"disk": "ssd"},
+     "capabilities": {"executors": ["process"]}, "compression": true, "held": []}
   """
 
   protocol_version: int
@@ -79,6 +80,7 @@ class AgentRegisterRequest:
   capabilities: AgentCapabilities = attrs.field(factory=AgentCapabilities)
   compression: bool = False
   held: list[HeldClaim] = attrs.field(factory=list)
+  session_number: int = attrs.field(default=0, validator=at_least(0))
 
 
 @attrs.frozen(kw_only=True)
