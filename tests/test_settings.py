@@ -13,7 +13,12 @@ from hetuflow.agent.config import (
   find_token,
   load_agent_config,
 )
+from hetuflow.agent.output import FLUSH_BYTES
 from hetuflow.errors import SettingsError
+from hetuflow.protocol import wire
+from hetuflow.protocol.messages import LogChunk, MessageKind, TaskLog
+from hetuflow.protocol.model import InstanceId, NamespaceId, new_id
+from hetuflow.protocol.states import LogStream
 from hetuflow.server.config import (
   ServerConfig,
   load_server_config,
@@ -237,6 +242,30 @@ def test_a_wrong_flag_is_named() -> None:
 )
 def test_proportions_that_cannot_work_are_refused(toml: str, said: str) -> None:
   assert complaint(toml) == said
+
+
+def test_a_buffer_that_the_journal_cannot_take_is_refused() -> None:
+  with pytest.raises(SettingsError) as caught:
+    agent("[agent]\njournal_limit = 67108864\n")
+  assert str(caught.value) == (
+    "agent.max_output_buffer: expected at most agent.journal_limit / 2 = 33554432 "
+    "bytes, got 67108864"
+  )
+
+
+def test_a_message_has_room_for_the_largest_piece_of_output() -> None:
+  piece = LogChunk(
+    instance_id=InstanceId(new_id()),
+    namespace_id=NamespaceId("n" * 63),
+    claim_token=new_id(),
+    stream=LogStream.STDOUT,
+    offset=2**62,
+    data="\x01" * FLUSH_BYTES,
+  )
+  size = len(wire.encode_envelope(MessageKind.TASK_LOG, TaskLog(chunks=[piece])))
+  assert complaint(f"[server]\nmax_message_size = {size}\n").startswith(
+    "app.toml: server.max_message_size: expected an integer between 1048576 and "
+  )
 
 
 def test_proportions_are_judged_over_all_sources() -> None:

@@ -85,7 +85,7 @@ class AgentSettings:
     help="How many tasks run at once; by default 4 a CPU, at least 16.",
   )
   hold: int = setting(
-    kinds.integer(0, 1_000_000),
+    kinds.integer(0, 100_000),
     default=1000,
     help="How many planned tasks this agent keeps until they are due.",
   )
@@ -121,7 +121,7 @@ class AgentSettings:
     help="How long after SIGTERM what still runs at the end is killed, in seconds.",
   )
   journal_limit: int = setting(
-    kinds.integer(_MIB, 1024 * 1024 * _MIB),
+    kinds.integer(64 * _MIB, 1024 * 1024 * _MIB),
     default=256 * _MIB,
     help="How large the journal may grow before no new task is taken, in bytes.",
   )
@@ -173,6 +173,14 @@ def load_agent_config(
   )
   if config.agent.token and config.agent.token_file:
     raise SettingsError("agent.token_file: expected no agent.token beside it")
+  # When a task ends, its output goes into the journal, beyond the limit if need be, but
+  # only as much again; half of that leaves room for results.
+  most = config.agent.journal_limit // 2
+  if config.agent.max_output_buffer > most:
+    raise SettingsError(
+      f"agent.max_output_buffer: expected at most agent.journal_limit / 2 = {most} "
+      f"bytes, got {config.agent.max_output_buffer}"
+    )
   return config
 
 

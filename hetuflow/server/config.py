@@ -88,7 +88,8 @@ class ServerSettings:
     help="How many callers may follow output live at once.",
   )
   max_message_size: int = setting(
-    kinds.integer(64 * 1024, 256 * _MIB),
+    # One piece of an agent's output can take 400 KiB as JSON.
+    kinds.integer(_MIB, 256 * _MIB),
     default=8 * _MIB,
     help="The largest message on a WebSocket, in bytes after decompression.",
   )
@@ -123,7 +124,7 @@ class ServerSettings:
     help="How long a silent server or leader keeps its office, in seconds.",
   )
   hold: int = setting(
-    kinds.integer(0, 1_000_000),
+    kinds.integer(0, 100_000),
     default=1000,
     help="How many planned tasks one agent may keep, at most.",
   )
