@@ -30,7 +30,9 @@ class Turned(Exception):
 class Attempt:
   """Runs once; made when an attempt gets its slot.
 
-  ``cut_short`` is for its runner to say that it was told to end before it had ended.
+  Its runner says in ``cut_short`` that it was told to end before it had ended, and in
+  ``result`` how it went, should that be known before its output is on its way: what waits
+  for room is not worth running it again.
 
   Args:
     instance: what to run.
@@ -48,6 +50,7 @@ class Attempt:
     self.instance = instance
     self.started_at: float | None = None
     self.cut_short = False
+    self.result: Outcome | None = None
     self._refusal = refusal
     self._outbox = outbox
     self._stopped = instance.listener = Wakeup()

@@ -218,7 +218,7 @@ class Executor:
     try:
       outcome = await self._run(attempt)
     except BaseException:
-      await self._leave([(instance, self._lost(attempt))])
+      await self._leave([(instance, attempt.result or self._lost(attempt))])
       raise
     await self._leave([(instance, outcome)])
 

@@ -149,11 +149,15 @@ class Outbox:
     """
     results = [each for each in results if each[0].stage is not Stage.GONE]
     reports = [_final(instance, outcome) for instance, outcome in results]
-    output = self._backlog.unrecorded(instance.id for instance, _ in results)
-    durable = [*output, *reports]
-    if not durable:
+    if not reports:
       return
-    await self._outage.retry(lambda: self._record(durable))
+
+    async def record() -> None:
+      """Record results and the output that the server does not have by now."""
+      ids = [instance.id for instance, _ in results]
+      await self._record([*self._backlog.unrecorded(ids), *reports])
+
+    await self._outage.retry(record)
     for (instance, _), report in zip(results, reports, strict=True):
       if instance.stage is Stage.GONE:
         self._drop(report)

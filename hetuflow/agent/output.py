@@ -11,6 +11,7 @@ fails, the whole tree is killed before it raises.
 import math
 import os
 import select
+from collections.abc import Callable
 from contextlib import closing
 from typing import Protocol
 
@@ -86,6 +87,7 @@ async def collect(
   send: Sink | None = None,
   limit: int = 10 * 1024 * 1024,
   grace: float = 10.0,
+  interrupted: Callable[[Collected], None] = lambda _: None,
 ) -> Collected:
   """Read a process to its end, end what it leaves behind, close its descriptors.
 
@@ -100,11 +102,15 @@ async def collect(
     limit: the most bytes to deliver of both streams: the first half live, the last half
       at the end.
     grace: seconds that leftovers have between SIGTERM and SIGKILL.
+    interrupted: told, if this is cancelled or fails, of a process that had ended by then.
   """
+  output = _Output(running, send, limit)
   try:
-    with closing(_Reader(running, _Output(running, send, limit))) as reader:
+    with closing(_Reader(running, output)) as reader:
       return await reader.run(grace)
   except BaseException:
+    if (ended := running.poll()) is not None:
+      interrupted(output.collected(ended))
     # Frees what ending a tree takes, should it be descriptors that we ran out of.
     running.close_streams()
     with trio.move_on_after(CLEANUP_SECONDS, shield=True):

@@ -4,8 +4,9 @@ import pytest
 import trio
 from agent_stage import make_config, make_job, make_task, running_agent, settled
 
-from hetuflow.agent import lane
+from hetuflow.agent import function, functions, lane
 from hetuflow.agent.journal import open_journal
+from hetuflow.agent.process import scan_instances
 from hetuflow.protocol.messages import AckOutcome, MessageKind
 from hetuflow.protocol.states import TaskInstanceStatus as S
 
@@ -101,6 +102,55 @@ async def test_results_and_their_output_survive_a_restart(gateway, tmp_path):
     async with open_journal(config.folder) as journal:
       recovered = journal.load()
       assert (recovered.claims, recovered.outbox) == ((), ())
+
+
+@pytest.mark.parametrize("how", ["process", "function"])
+async def test_what_had_ended_is_not_lost_though_its_output_found_no_room(
+  gateway, tmp_path, monkeypatch, how
+):
+  monkeypatch.setattr(functions, "_functions", dict(functions._functions))
+  gateway.silent = {LOG}
+  script = "head -c 150000 /dev/zero; exit 3"
+  job = make_job(script, executor="shell")
+  if how == "function":
+    function("print")(lambda: "x" * 300_000)
+    job = make_job("print", executor="python")
+  task, behind = make_task(), make_task()
+  config = make_config(tmp_path, gateway, max_output_buffer=64 * 1024)
+  with trio.fail_after(30):
+    async with running_agent(config) as agent:
+      await gateway.granted()
+      await gateway.dispatch(task, job=job)
+      backlog = agent.parts.outbox._backlog
+      await settled(lambda: backlog._room.statistics().tasks_waiting)
+      await settled(lambda: str(task.instance_id) not in scan_instances())
+      # Whoever waits for room keeps its slot.
+      await gateway.dispatch(behind, job=make_job())
+      await gateway.result(behind.instance_id)
+      assert agent.parts.instances.running == 1
+    gateway.silent = set()
+    async with running_agent(config):
+      result = await gateway.result(task.instance_id)
+  expected = (S.FAILED, "exit code 3") if how == "process" else (S.SUCCEEDED, None)
+  assert (result.status, result.reason) == expected
+
+
+async def test_a_result_finds_room_in_the_journal_once_its_output_is_acknowledged(
+  gateway, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(lane, "RESEND_SECONDS", 0.2)
+  gateway.silent = {LOG}
+  task = make_task()
+  job = make_job("head -c 3000000 /dev/zero", executor="shell")
+  config = make_config(tmp_path, gateway, journal_limit=1024**2)
+  with trio.fail_after(30):
+    async with running_agent(config) as agent:
+      await gateway.granted()
+      await gateway.dispatch(task, job=job)
+      await settled(lambda: agent.parts.outbox._journal._disk_full)
+      gateway.silent = set()
+      assert (await gateway.result(task.instance_id)).status is S.SUCCEEDED
+  assert len(gateway.output(task.instance_id)) == 3_000_000
 
 
 async def test_what_is_stale_is_killed_and_not_spoken_of_again(gateway, tmp_path):

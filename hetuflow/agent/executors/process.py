@@ -80,6 +80,11 @@ class ProcessExecutor:
     running = await start_process(spec, helper=self._helper, wall=self._clock.now)
     attempt.note_started(running.started_at)
     self._note_spawned(running)
+
+    def keep(done: Collected) -> None:
+      """Note how it went."""
+      attempt.result = self._judge(done, instance.stop if attempt.cut_short else None)
+
     async with trio.open_nursery() as nursery:
       nursery.start_soon(self._end_when_asked, running, attempt)
       done = await collect(
@@ -87,6 +92,7 @@ class ProcessExecutor:
         send=attempt,
         limit=config.max_output_size,
         grace=config.kill_grace,
+        interrupted=keep,
       )
       nursery.cancel_scope.cancel()
     return self._judge(done, instance.stop if attempt.cut_short else None)

@@ -97,6 +97,7 @@ class PythonExecutor:
     else:
       await self._run_thread(attempt, target, call)
     outcome = self._judge(call, started, None if call.ended else instance.stop)
+    attempt.result = outcome
     await _print(attempt, outcome.output)
     return outcome
 
