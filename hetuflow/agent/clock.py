@@ -12,7 +12,6 @@ after a resume the time is right before the first exchange.
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 
 from attrs import frozen
@@ -20,7 +19,6 @@ from attrs import frozen
 __all__ = ["Anchor", "DisciplinedClock", "Lease", "boot_time"]
 
 DRIFT_PER_SECOND = 50e-6  # a cheap crystal; NTP assumes 15e-6 for a disciplined one
-SAMPLES = 8
 MARGIN_SECONDS = 1.0
 
 
@@ -30,25 +28,39 @@ def boot_time() -> float:
 
 
 @frozen(kw_only=True)
-class _Sample:
-  """One exchange: base + offset is database time, wrong by at most half the trip."""
+class _Bounds:
+  """Base + offset is database time for an offset from ``low`` to ``high``."""
 
-  offset: float
-  half_trip: float
-  taken_at: float
+  low: float
+  high: float
 
-  def error(self, at: float) -> float:
-    """Return the bound of the error in seconds at base time `at`, drift included."""
-    return self.half_trip + DRIFT_PER_SECOND * max(0.0, at - self.taken_at)
+  def contain(self, offset: float) -> bool:
+    """Tell whether an offset may be the true one."""
+    return self.low <= offset <= self.high
+
+  def widened(self, seconds: float) -> "_Bounds":
+    """Return what is still known after so much time."""
+    drift = DRIFT_PER_SECOND * max(0.0, seconds)
+    return _Bounds(low=self.low - drift, high=self.high + drift)
+
+  def agreed(self, other: "_Bounds") -> "_Bounds | None":
+    """Return what both allow; None if they contradict each other."""
+    low, high = max(self.low, other.low), min(self.high, other.high)
+    return _Bounds(low=low, high=high) if low <= high else None
 
 
 class DisciplinedClock:
   """Database time, estimated from exchanges and carried on by boot time between them.
 
-  Of the last eight exchanges the one with the smallest error bound counts: half its
-  round trip plus the drift since (the minimum filter of NTP, RFC 5905 section 10). An
-  exchange that contradicts it, the bounds disjoint, means that database time itself was
-  stepped: the older ones are dropped at once.
+  Each exchange bounds the offset: the answer was read between question and receipt. What
+  all of them agree on counts, each widened by the drift since (an intersection as in
+  Marzullo's algorithm, RFC 5905 section 11.2.1); so a line that has become slow makes
+  nothing worse. An exchange that contradicts the others means that database time itself
+  was stepped: they are forgotten at once.
+
+  Within the bounds the machine's own wall clock is believed, where it lies in them: most
+  machines keep their clocks right by better means than ours, and a line that is slow in
+  one direction would mislead the middle, and let tasks start early.
 
   Args:
     base: steady local seconds; `boot_time` unless a test says otherwise.
@@ -63,35 +75,37 @@ class DisciplinedClock:
   ) -> None:
     self._base = base
     self._wall = wall
-    self._samples: deque[_Sample] = deque(maxlen=SAMPLES)
+    self._bounds: _Bounds | None = None
+    self._taken_at = 0.0
     self._offset = wall() - base()
 
   def local(self) -> float:
     """Read the base in seconds: before a request and after its response."""
     return self._base()
 
-  def observe(self, *, t_sent: float, t_server: float, t_received: float) -> None:
+  def observe(
+    self, *, t_sent: float, t_server: float, t_received: float, error: float = 0.0
+  ) -> None:
     """Take in one exchange.
 
     Args:
       t_sent: `local()` immediately before the request left.
       t_server: database time in epoch seconds, read between the two others.
       t_received: `local()` as soon as the response was there.
+      error: by how many seconds `t_server` may be wrong itself.
 
     Raises:
       ValueError: `t_received` lies before `t_sent`.
     """
     if t_received < t_sent:
       raise ValueError("an exchange cannot be received before it was sent")
-    sample = _Sample(
-      offset=t_server - (t_sent + t_received) / 2,
-      half_trip=(t_received - t_sent) / 2,
-      taken_at=t_received,
-    )
-    if (best := self._best(t_received)) and _disjoint(best, sample, t_received):
-      self._samples.clear()
-    self._samples.append(sample)
-    self._offset = min(self._samples, key=lambda each: each.error(t_received)).offset
+    said = _Bounds(low=t_server - t_received - error, high=t_server - t_sent + error)
+    known = self._bounds_at(t_received)
+    self._bounds = (said.agreed(known) if known is not None else None) or said
+    self._taken_at = t_received
+    own = self._wall() - self._base()
+    middle = (self._bounds.low + self._bounds.high) / 2
+    self._offset = own if self._bounds.contain(own) else middle
 
   def now(self) -> float:
     """Database time in epoch seconds; before the first exchange, local time."""
@@ -104,7 +118,7 @@ class DisciplinedClock:
   @property
   def synchronised(self) -> bool:
     """Whether any exchange was seen; how good it is says `error_ms`."""
-    return bool(self._samples)
+    return self._bounds is not None
 
   @property
   def offset_ms(self) -> float:
@@ -114,18 +128,14 @@ class DisciplinedClock:
   @property
   def error_ms(self) -> float:
     """The bound of the error of `now()` in milliseconds; infinite when unknown."""
-    at = self._base()
-    best = self._best(at)
-    return math.inf if best is None else best.error(at) * 1000
+    bounds = self._bounds_at(self._base())
+    if bounds is None:
+      return math.inf
+    return max(self._offset - bounds.low, bounds.high - self._offset) * 1000
 
-  def _best(self, at: float) -> _Sample | None:
-    """Return the sample with the smallest error bound at base time `at`."""
-    return min(self._samples, key=lambda each: each.error(at), default=None)
-
-
-def _disjoint(one: _Sample, other: _Sample, at: float) -> bool:
-  """Whether no database time satisfies both samples."""
-  return abs(one.offset - other.offset) > one.error(at) + other.error(at)
+  def _bounds_at(self, at: float) -> _Bounds | None:
+    """Return what is known of the offset at base time `at`."""
+    return self._bounds and self._bounds.widened(at - self._taken_at)
 
 
 @frozen

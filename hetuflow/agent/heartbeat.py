@@ -80,6 +80,7 @@ class Exchanges:
       t_sent=question.local,
       t_server=answer.server_time.timestamp(),
       t_received=received,
+      error=answer.clock_error,
     )
     question.answered.set()
 

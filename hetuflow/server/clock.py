@@ -19,11 +19,13 @@ class DatabaseClock:
   """Seconds after which a quick exchange no longer beats a fresh one."""
   DRIFT = 0.005
   """Seconds by which two sound clocks may part in that time."""
+  UNKNOWN = 86_400.0
+  """The error in seconds before the first answer."""
 
   def __init__(self) -> None:
     self._anchor: datetime = datetime.now(UTC)
     self._at = time.monotonic()
-    self._error = float("inf")
+    self._error = self.UNKNOWN
 
   def learn(self, read: datetime, asked_at: float, answered_at: float) -> None:
     """Take a reading of the database's clock.

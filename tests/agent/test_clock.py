@@ -72,13 +72,37 @@ def test_a_step_of_database_time_is_followed_at_once():
   assert clock.now() == pytest.approx(5608.1)
 
 
-def test_only_the_last_eight_exchanges_count():
+def test_a_line_that_becomes_slow_makes_it_no_worse():
   clock, base, _ = make_clock()
   clock.observe(t_sent=100.0, t_server=2000.0, t_received=100.0)
   for n in range(1, 9):
-    base.at = 100.02 + n
-    clock.observe(t_sent=100.0 + n, t_server=2000.0 + n, t_received=100.02 + n)
-  assert clock.error_ms == pytest.approx(10, abs=0.5)
+    base.at = 101.0 + n
+    clock.observe(t_sent=100.0 + n, t_server=2000.99 + n, t_received=101.0 + n)
+  assert clock.error_ms < 1
+  assert clock.now() == pytest.approx(2000.0 + base.at - 100, abs=0.001)
+
+
+def test_what_two_exchanges_agree_on_counts():
+  clock, base, _ = make_clock()
+  base.at = 102.0
+  clock.observe(t_sent=100.0, t_server=2001.0, t_received=101.0)
+  clock.observe(t_sent=101.0, t_server=2001.01, t_received=102.0)
+  assert clock.now() == pytest.approx(2002.005)
+  assert clock.error_ms == pytest.approx(5, abs=0.1)
+
+
+def test_an_answer_that_may_be_wrong_itself_says_less():
+  clock, _, _ = make_clock()
+  clock.observe(t_sent=100.0, t_server=2000.0, t_received=100.0, error=0.03)
+  assert clock.error_ms == pytest.approx(30)
+
+
+def test_a_wall_clock_that_may_be_right_is_believed():
+  clock, base, wall = make_clock()
+  wall.at, base.at = 2001.0, 101.0
+  clock.observe(t_sent=100.0, t_server=2000.99, t_received=101.0)
+  assert clock.now() == 2001.0
+  assert clock.error_ms == pytest.approx(990)
 
 
 def test_an_exchange_that_ends_before_it_begins_is_refused():

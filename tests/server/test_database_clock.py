@@ -20,6 +20,10 @@ def start() -> tuple[DatabaseClock, float]:
   return clock, at
 
 
+def test_before_the_first_answer_its_error_is_one_that_can_be_told() -> None:
+  assert DatabaseClock().error == DatabaseClock.UNKNOWN
+
+
 def test_an_answer_stands_for_the_middle_of_its_question() -> None:
   clock, at = DatabaseClock(), time.monotonic()
   clock.learn(NOON, at, at + 0.2)

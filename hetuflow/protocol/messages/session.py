@@ -61,13 +61,16 @@ class AgentRegisterRequest:
 
   ``epoch`` is higher at each start of the agent, ``session_number`` at each registration
   of one start. Of two sessions of one agent the one with the higher epoch, then with the
-  higher number, wins; of equals the one that came last.
+  higher number, wins; of equals the one that came last. An agent with many claims says
+  it in several messages: all but the last have ``more``, what they hold adds up, and for
+  the rest the last one counts.
 
   Example:
     {"protocol_version": 1, "agent_id": "0190a8b4-7c00-7000-8000-000000000005",
      "epoch": 3, "session_number": 1, "name": "web-1", "namespace_ids": ["default"],
      "version": "0.1.0", "labels": {"disk": "ssd"},
-     "capabilities": {"executors": ["process"]}, "compression": true, "held": []}
+     "capabilities": {"executors": ["process"]}, "compression": true, "held": [],
+     "more": false}
   """
 
   protocol_version: int
@@ -80,6 +83,7 @@ class AgentRegisterRequest:
   capabilities: AgentCapabilities = attrs.field(factory=AgentCapabilities)
   compression: bool = False
   held: list[HeldClaim] = attrs.field(factory=list)
+  more: bool = False
   session_number: int = attrs.field(default=0, validator=at_least(0))
 
 
@@ -136,13 +140,17 @@ class HeartbeatRequest:
 class HeartbeatResponse:
   """The session's lease runs ``session_lease`` seconds from when the request was sent.
 
+  ``clock_error`` is by how many seconds ``server_time`` may be off the database's.
+
   Example:
-    {"sent_at": 1234.5, "server_time": "2026-01-01T00:00:00Z", "session_lease": 30.0}
+    {"sent_at": 1234.5, "server_time": "2026-01-01T00:00:00Z", "session_lease": 30.0,
+     "clock_error": 0.002}
   """
 
   sent_at: float
   server_time: Instant
   session_lease: float
+  clock_error: float = attrs.field(default=0.0, validator=at_least(0))
 
 
 @attrs.frozen(kw_only=True)

@@ -144,6 +144,7 @@ class Presence:
         sent_at=beat.request.sent_at,
         server_time=self._clock.now(middle),
         session_lease=self._lease,
+        clock_error=self._clock.error,
       ),
     )
 
