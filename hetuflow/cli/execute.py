@@ -25,7 +25,7 @@ from hetuflow.protocol.wire import load
 __all__ = ["execute"]
 
 
-@click.command("exec", cls=Command, context_settings={"ignore_unknown_options": True})
+@click.command("exec", cls=Command, context_settings={"allow_interspersed_args": False})
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--agent-label", "labels", type=pair, multiple=True, help="Where.")
 @click.option("--env", type=pair, multiple=True, help="For the process's environment.")
@@ -44,7 +44,7 @@ def execute(
 ) -> None:
   """Run a command once on some agent.
 
-  Prints its output and exits as it does; Ctrl-C cancels it.
+  Prints its output and exits as it does; Ctrl-C cancels it. Options come before COMMAND.
   """
   config = {
     "cmd": command[0],

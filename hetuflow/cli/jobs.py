@@ -1,5 +1,6 @@
 """``hetuflow jobs``: what is to be done."""
 
+import shlex
 import tomllib
 from datetime import datetime
 from itertools import islice
@@ -17,9 +18,10 @@ from hetuflow.client.calls import jobs as calls
 from hetuflow.client.calls import schedules
 from hetuflow.errors import SettingsError
 from hetuflow.protocol import wire
-from hetuflow.protocol.model import Job, JobForCreate
+from hetuflow.protocol.model import JobForCreate, TaskConfig
+from hetuflow.protocol.states import ExecutorKind
 
-__all__ = ["jobs"]
+__all__ = ["command_of", "jobs", "timing_of"]
 
 NAMES = click.argument("names", metavar="JOB...", nargs=-1, required=True)
 
@@ -43,13 +45,21 @@ def list_jobs(session: Session, status: str | None, limit: int, as_json: bool) -
     return
   show.print_table(
     ("NAME", "STATUS", "EXECUTOR", "COMMAND", "VERSION", "ID"),
-    ((job.name, job.status, *_command(job), job.version, job.id) for job in found),
+    (
+      (
+        *(job.name, job.status, job.config.executor, command_of(job.config)),
+        *(job.version, job.id),
+      )
+      for job in found
+    ),
   )
 
 
-def _command(job: Job) -> tuple[str, str]:
-  """Return how a job runs and what, in one line."""
-  return job.config.executor, " ".join([job.config.cmd, *job.config.args])
+def command_of(config: TaskConfig) -> str:
+  """Return what a job runs in one line, as a shell would take it."""
+  script = config.executor is ExecutorKind.SHELL
+  cmd = config.cmd if script else shlex.quote(config.cmd)
+  return " ".join([cmd, *map(shlex.quote, config.args)])
 
 
 @jobs.command("show")
@@ -83,7 +93,7 @@ def timing_of(schedule: dict[str, Any]) -> str:
   return schedule.get("cron_expression") or f"at {schedule.get('run_at')}"
 
 
-@jobs.command("create", context_settings={"ignore_unknown_options": True})
+@jobs.command("create")
 @click.argument("name", required=False)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path))

@@ -1,6 +1,6 @@
 """``hetuflow status``: servers, agents and the supervision tree."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -9,6 +9,7 @@ from hetuflow.cli import show
 from hetuflow.cli.agents import print_agents
 from hetuflow.cli.session import Command, Session, json_option, pass_session
 from hetuflow.client.calls import system
+from hetuflow.protocol.model import Server
 
 __all__ = ["status"]
 
@@ -36,13 +37,23 @@ def status(session: Session, as_json: bool) -> None:
         *(each.name, "yes" if each.alive else "no", each.version, each.started_at),
         *(show.ago(each.heartbeat_at), each.url),
       )
-      for each in servers
+      for each in current(servers)
     ),
   )
   click.echo()
   print_agents(agents)
   click.echo()
   show.print_table(("PART", "STATUS", "RESTARTS", "LAST ERROR"), tree_rows(tree))
+
+
+def current(servers: Sequence[Server]) -> list[Server]:
+  """Leave out servers that are gone where a later one of their name has followed.
+
+  Args:
+    servers: the newest first, as the API lists them; each start of a server is one.
+  """
+  latest = {each.name: each for each in reversed(servers)}
+  return [each for each in servers if each.alive or latest[each.name] is each]
 
 
 def tree_rows(node: dict[str, Any], indent: str = "", fork: str = "") -> Iterator[Any]:

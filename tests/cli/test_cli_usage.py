@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,16 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from hetuflow.cli.jobs import command_of
 from hetuflow.cli.main import COMMANDS, cli
 from hetuflow.cli.show import print_facts, print_table
+from hetuflow.cli.status import current
 from hetuflow.errors import HetuflowError
+from hetuflow.protocol.model import Server, ServerId, TaskConfig
+from hetuflow.protocol.model.ids import new_id
+from hetuflow.protocol.states import ExecutorKind
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CLOSED = ("--server", "http://127.0.0.1:9", "--key", "k")
 
 
@@ -95,6 +102,8 @@ def test_every_command_that_reads_can_print_json(
     ("jobs", "nonsense"),
     ("jobs", "list", "--nonsense"),
     ("jobs", "create", "a"),
+    ("jobs", "create", "a", "--user", "b", "--", "true"),
+    ("exec", "--user", "b", "true"),
     ("run",),
     ("run", "job", "-p", "novalue"),
     ("run", "job", "--at", "yesterday"),
@@ -266,3 +275,35 @@ def test_python_m_hetuflow_is_the_command() -> None:
     timeout=60,
   )
   assert result.stdout.startswith("hetuflow, version ")
+
+
+def started(name: str, *, alive: bool) -> Server:
+  """Return a server as the API lists it."""
+  return Server(
+    id=ServerId(new_id()),
+    name=name,
+    version="1",
+    url="http://localhost",
+    alive=alive,
+    started_at=NOW,
+    heartbeat_at=NOW,
+    created_at=NOW,
+    updated_at=NOW,
+  )
+
+
+def test_servers_that_were_started_anew_are_shown_once() -> None:
+  servers = [
+    started("a", alive=True),
+    lost := started("b", alive=False),
+    started("b", alive=False),
+    started("a", alive=False),
+  ]
+  assert current(servers) == [servers[0], lost]
+
+
+def test_a_command_is_listed_as_a_shell_would_take_it() -> None:
+  plain = TaskConfig(cmd="sh", args=["-c", "echo $A"])
+  script = TaskConfig(executor=ExecutorKind.SHELL, cmd="echo $1 | wc", args=["a b"])
+  assert command_of(plain) == "sh -c 'echo $A'"
+  assert command_of(script) == "echo $1 | wc 'a b'"
