@@ -1,5 +1,6 @@
-"""From what people call things to the things: names, ids, the latest instance."""
+"""From what people call things to the things, and back: names, ids, the latest run."""
 
+from collections.abc import Iterable
 from uuid import UUID
 
 from hetuflow.cli.session import Session
@@ -15,11 +16,14 @@ __all__ = [
   "find_instance",
   "find_job",
   "find_schedule",
+  "job_names",
   "named_job",
 ]
 
 NOT_FOUND = 404
 NOT_BEGUN = (TaskInstanceStatus.DISPATCHED, TaskInstanceStatus.RELEASED)
+FEW = 20
+"""So many jobs are asked for one by one; of more, whole lists are read."""
 RECENT = 20
 """Instances looked at for one that has begun."""
 
@@ -54,6 +58,20 @@ def find_job(session: Session, text: str) -> Job:
   if (job_id := _id(text)) is not None:
     return session.send(jobs.get_job(job_id))
   raise NotThere(f"no job is called {text!r} in namespace {session.here}")
+
+
+def job_names(session: Session, ids: Iterable[UUID]) -> dict[UUID, str]:
+  """Return the names of jobs by their ids; of many, deleted ones are left out."""
+  wanted = set(ids)
+  if len(wanted) <= FEW:
+    return {each: session.send(jobs.get_job(each)).name for each in wanted}
+  names: dict[UUID, str] = {}
+  for job in session.client.pages(jobs.list_jobs(namespace_id=session.here)):
+    if job.id in wanted:
+      names[job.id] = job.name
+    if len(names) == len(wanted):
+      break
+  return names
 
 
 def find_schedule(session: Session, text: str) -> Schedule:

@@ -5,7 +5,7 @@ from itertools import islice
 import click
 
 from hetuflow.cli import show
-from hetuflow.cli.find import find_job, find_schedule
+from hetuflow.cli.find import find_job, find_schedule, job_names
 from hetuflow.cli.jobs import timing_of
 from hetuflow.cli.session import Session, group, json_option, pass_session
 from hetuflow.client.calls import schedules as calls
@@ -36,11 +36,13 @@ def list_schedules(
   if as_json:
     show.print_json(found)
     return
+  names = job_names(session, (each.job_id for each in found if each.job_id))
   show.print_table(
-    ("NAME", "FIRES", "TIMEZONE", "ENABLED", "NEXT", "LAST", "ID"),
+    ("NAME", "JOB", "FIRES", "TIMEZONE", "ENABLED", "NEXT", "LAST", "ID"),
     (
       (
-        *(each.name or None, timing_of(wire.dump(each)), each.timezone),
+        *(each.name or None, each.job_id and names.get(each.job_id, each.job_id)),
+        *(timing_of(wire.dump(each)), each.timezone),
         *("yes" if each.enabled else "no", each.next_run_at, each.last_run_at),
         each.id,
       )

@@ -6,7 +6,7 @@ from uuid import UUID
 import click
 
 from hetuflow.cli import show
-from hetuflow.cli.find import find_job
+from hetuflow.cli.find import find_job, job_names
 from hetuflow.cli.session import Session, group, json_option, pass_session
 from hetuflow.client.calls import tasks as calls
 from hetuflow.protocol import wire
@@ -40,10 +40,14 @@ def list_tasks(
   if as_json:
     show.print_json(found)
     return
+  names = job_names(session, (each.job_id for each in found))
   show.print_table(
-    ("ID", "STATUS", "DUE", "ATTEMPTS", "REASON", "JOB"),
+    ("ID", "JOB", "STATUS", "DUE", "ATTEMPTS", "REASON"),
     (
-      (each.id, each.status, each.due_at, each.attempts, each.reason, each.job_id)
+      (
+        *(each.id, names.get(each.job_id, each.job_id), each.status, each.due_at),
+        *(each.attempts, each.reason),
+      )
       for each in found
     ),
   )
