@@ -44,4 +44,4 @@ def logs(
   elif follow:
     ctx.exit(output.follow_instance(session, instance.id, stream))
   else:
-    output.print_log(session, instance.id, stream)
+    output.print_log(session, instance, stream)

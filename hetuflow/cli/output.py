@@ -8,6 +8,7 @@ from uuid import UUID
 import click
 
 from hetuflow.cli.session import Session
+from hetuflow.cli.waiting import why_waiting
 from hetuflow.client import LogChunk, LogFollower, LogPage
 from hetuflow.client.calls import tasks
 from hetuflow.protocol.model import Task, TaskInstance
@@ -33,6 +34,14 @@ SLOW_POLL_S = 1.0
 QUICK_POLLS = 50
 SIGNAL_EXIT = 128
 LOST = 1
+PLAIN = (
+  TaskInstanceStatus.DISPATCHED,
+  TaskInstanceStatus.RUNNING,
+  TaskInstanceStatus.SUCCEEDED,
+)
+"""Statuses that need no word."""
+PATIENCE_S = 3.0
+"""How long nothing is said of a task that waits."""
 
 
 def write_chunks(chunks: Iterable[LogChunk]) -> None:
@@ -55,10 +64,12 @@ def log_pages(session: Session, instance_id: UUID, stream: str) -> Iterator[LogP
     offset = page.next_offset
 
 
-def print_log(session: Session, instance_id: UUID, stream: str) -> None:
-  """Print what an instance has printed so far."""
-  for page in log_pages(session, instance_id, stream):
-    write_chunks(page.items)
+def print_log(session: Session, instance: TaskInstance, stream: str) -> None:
+  """Print what an instance has printed so far, and why it ended if that is not plain."""
+  gaps = _Gaps()
+  for page in log_pages(session, instance.id, stream):
+    write_chunks(gaps.watch(page.items))
+  _tell_ending(instance)
 
 
 def follow_instance(session: Session, instance_id: UUID, stream: str = "all") -> int:
@@ -68,17 +79,43 @@ def follow_instance(session: Session, instance_id: UUID, stream: str = "all") ->
     Its exit code.
   """
   follower = LogFollower(instance_id, stream=stream)
-  write_chunks(session.client.follow(follower))
+  write_chunks(_Gaps().watch(session.client.follow(follower)))
   instance = session.send(tasks.get_instance(instance_id))
-  if words := ending_of(instance):
-    click.echo(f"hetuflow: {words}", err=True)
+  _tell_ending(instance)
   return exit_code_of(instance)
 
 
+class _Gaps:
+  """Notices bytes that are missing between pieces of output."""
+
+  def __init__(self) -> None:
+    self._expected: dict[LogStream, int] = {}
+
+  def watch(self, chunks: Iterable[LogChunk]) -> Iterator[LogChunk]:
+    """Pass pieces on, and tell of what is missing before each."""
+    for chunk in chunks:
+      missing = chunk.offset - self._expected.get(chunk.stream, 0)
+      if missing > 0:
+        _tell(f"{missing} bytes of {chunk.stream} were not kept: beyond the limit")
+      self._expected[chunk.stream] = chunk.offset + len(chunk.data)
+      yield chunk
+
+
+def _tell(words: str) -> None:
+  """Say something of our own beside the output of a task."""
+  click.echo(f"hetuflow: {words}", err=True)
+
+
+def _tell_ending(instance: TaskInstance) -> None:
+  """Say why an instance ended where that is not plain."""
+  if words := ending_of(instance):
+    _tell(words)
+
+
 def ending_of(instance: TaskInstance) -> str | None:
-  """Say why an instance ended; None where its exit code says it all."""
+  """Say why an instance ended; None while it runs, or where its exit code says it all."""
   by_itself = instance.status is TaskInstanceStatus.FAILED and instance.exit_code
-  if by_itself or instance.status is TaskInstanceStatus.SUCCEEDED:
+  if by_itself or instance.status in PLAIN:
     return None
   return instance.error_message or instance.reason or instance.status
 
@@ -101,15 +138,20 @@ def follow_task(session: Session, task_id: UUID) -> int:
   """Print the output of all attempts of a task until it ends; return the last exit code."""
   seen: set[UUID] = set()
   code = LOST
+  deadline: float | None = time.monotonic() + PATIENCE_S
   for task, instances in _polls(session, task_id):
     fresh = sorted(
       (each for each in instances if each.id not in seen), key=lambda each: each.attempt
     )
     for instance in fresh:
       seen.add(instance.id)
+      deadline = None
       code = follow_instance(session, instance.id)
     if task.status in TASK_FINAL and not fresh:
       return 0 if task.status is TaskStatus.SUCCEEDED else code or LOST
+    if deadline is not None and time.monotonic() > deadline:
+      _tell(f"waiting: {why_waiting(session, task)}")
+      deadline = None
   raise AssertionError("polls end only by a return")
 
 

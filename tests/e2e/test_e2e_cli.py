@@ -14,6 +14,8 @@ import trio
 from support.commands import Command, World
 from support.programs import wait_until
 
+from hetuflow.cli.find import FEW
+
 pytestmark = pytest.mark.usefixtures("world")
 
 LIMIT_S = 60.0
@@ -307,7 +309,53 @@ async def test_tasks_are_listed_by_status(cli: Command) -> None:
     assert [task["status"] for task in some.ok().json] == ["pending"]
     table = (await cli("tasks", "list", "--job", name)).ok().text
   assert table.split()[0] == "ID"
-  assert len(table.splitlines()) == 3
+  assert [line.split()[1] for line in table.splitlines()[1:]] == [name, name]
+
+
+async def test_lists_name_the_jobs_also_of_many_tasks(cli: Command) -> None:
+  with trio.fail_after(LIMIT_S):
+    names = [await make(cli, "--every", "3600", "--", "true") for _ in range(FEW + 1)]
+    for name in names:
+      (await cli("run", name, "--at", "2999-01-01T00:00Z")).ok()
+    tasks = (await cli("tasks", "list", "--limit", FEW + 1)).ok().text
+    times = (await cli("schedules", "list")).ok().text
+  assert {line.split()[1] for line in tasks.splitlines()[1:]} == set(names)
+  assert set(names) <= {line.split()[1] for line in times.splitlines()[1:]}
+
+
+async def test_a_task_that_no_agent_may_run_says_what_it_waits_for(
+  cli: Command,
+) -> None:
+  with trio.fail_after(LIMIT_S):
+    async with cli.started("exec", "--agent-label", "disk=none", "true") as process:
+      assert process.stderr is not None
+      said = await process.stderr.receive_some(1000)
+      process.send_signal(signal.SIGINT)
+      assert await process.wait() == 130
+  assert said == b"hetuflow: waiting: no agent that is online has disk=none\n"
+
+
+async def test_logs_say_why_nothing_was_printed(cli: Command) -> None:
+  with trio.fail_after(LIMIT_S):
+    name = await make(cli, "--", "/no/such/program")
+    assert (await cli("run", name, "--follow")).code == 1
+    told = await cli("logs", name)
+  assert told.out == b""
+  assert "cannot start '/no/such/program'" in told.err.decode()
+
+
+async def test_output_that_was_cut_is_told(cli: Command, tmp_path: Path) -> None:
+  file = tmp_path / "job.json"
+  config = {"cmd": "seq", "args": ["100000"], "max_output_size": 1000}
+  name = f"made-{next(_numbers)}"
+  file.write_text(json.dumps({"name": name, "config": config}))
+  with trio.fail_after(LIMIT_S):
+    (await cli("jobs", "create", "--file", file)).ok()
+    followed = (await cli("run", name, "--follow")).ok()
+    told = (await cli("logs", name)).ok()
+  for result in (followed, told):
+    assert "587895 bytes of stdout were not kept" in result.err.decode()
+    assert result.out.endswith(b"100000\n")
 
 
 # ── the rest ────────────────────────────────────────────────────────────────────────

@@ -71,13 +71,14 @@ class Command:
 
   @asynccontextmanager
   async def started(self, *words: object) -> AsyncIterator[trio.Process]:
-    """Run a command for the block; its stdout can be read as it comes."""
+    """Run a command for the block; what it prints can be read as it comes."""
     async with trio.open_nursery() as nursery:
       process: trio.Process = await nursery.start(
         partial(
           trio.run_process,
           self._argv(words),
           stdout=subprocess.PIPE,
+          stderr=subprocess.PIPE,
           check=False,
           env=self._environment({}),
           cwd=self.data_dir,
