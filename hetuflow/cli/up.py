@@ -131,7 +131,7 @@ def up_tree(launch: Launch, server: Program, agent: Program) -> Group:
         agent.run,
         doc="python -m hetuflow.agent",
         restart=patient,
-        drain=agent.drain,
+        drain=functools.partial(drain_agent, agent),
         drain_timeout=AGENT_DRAIN_TIMEOUT_S,
         stop_timeout=STOP_TIMEOUT_S,
       ),
@@ -148,6 +148,12 @@ async def run_examples(launch: Launch, *, task_status: trio.TaskStatus[None]) ->
     if names:
       tell(f"loaded examples: {', '.join(names)}")
   task_status.started()
+
+
+async def drain_agent(agent: Program) -> None:
+  """Drain the agent, and say so: what runs may keep it for a while."""
+  tell("stopping: what runs may finish; a second Ctrl-C ends it at once")
+  await agent.drain()
 
 
 def tell(text: str, *, err: bool = False) -> None:
