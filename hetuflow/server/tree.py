@@ -24,10 +24,11 @@ from hetuflow.server.gateway.gateway import Gateway
 from hetuflow.server.gateway.presence import Presence
 from hetuflow.server.scheduling.canceller import Canceller
 from hetuflow.server.scheduling.generator import Generator
+from hetuflow.server.scheduling.janitor import Janitor
 from hetuflow.server.scheduling.notifier import Notifier
 from hetuflow.server.scheduling.poller import Poller
 from hetuflow.server.scheduling.recorder import Recorder
-from hetuflow.server.scheduling.registry import Announcer, Janitor, Registry
+from hetuflow.server.scheduling.registry import Announcer, Registry
 from hetuflow.server.sessions import Sessions
 from hetuflow.storage.connect import Database
 from hetuflow.storage.embedded import Cluster

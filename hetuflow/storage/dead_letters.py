@@ -7,7 +7,7 @@ from hetuflow.protocol.model import new_id
 from hetuflow.storage.connect import Connection, Database
 from hetuflow.storage.sql import load_queries
 
-__all__ = ["bury"]
+__all__ = ["bury", "forget_letters"]
 
 _sql = load_queries("dead_letters")
 
@@ -39,6 +39,14 @@ async def bury(
     reason=_storable(reason[:MAX_REASON]),
     payload=_storable(payload) if isinstance(payload, str) else payload,
   )
+
+
+async def forget_letters(
+  executor: Database | Connection, *, days: int, limit: int
+) -> int:
+  """Remove at most ``limit`` letters older than so many days; return how many were."""
+  count: int = await executor.fetchval(_sql.delete_old_letters, days=days, limit=limit)
+  return count
 
 
 def _storable(text: str) -> str:

@@ -20,6 +20,7 @@ __all__ = [
   "DatabaseState",
   "create_server",
   "delete_server",
+  "forget_servers",
   "get_server",
   "ping",
   "query_servers",
@@ -107,6 +108,12 @@ async def delete_server(database: Executor, id: UUID) -> None:
   if await database.fetchval(_sql.delete_server, id=id) is None:
     server = await get_server(database, id)
     raise Conflict(f"the server {server.name!r} is alive; stop it first")
+
+
+async def forget_servers(database: Executor, *, days: int) -> int:
+  """Remove servers that have been gone for so many days; return how many were."""
+  count: int = await database.fetchval(_sql.delete_gone, days=days)
+  return count
 
 
 async def touch_server(database: Executor, id: UUID, *, ttl: float) -> datetime | None:

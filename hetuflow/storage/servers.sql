@@ -50,6 +50,16 @@ WHERE id = $id
   AND (stopped_at IS NOT NULL OR alive_until <= now())
 RETURNING id
 
+-- name: delete_gone
+-- Forget servers that have been gone for long.
+WITH gone AS (
+  DELETE FROM sched_server
+  WHERE COALESCE(stopped_at, alive_until) < now() - make_interval(days => $days)
+    AND alive_until < now()
+  RETURNING id
+)
+SELECT count(*) FROM gone
+
 -- name: ping
 -- Prove that the database answers, and tell its time and version.
 SELECT clock_timestamp() AS now, current_setting('server_version') AS version

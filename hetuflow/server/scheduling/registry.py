@@ -1,9 +1,8 @@
-"""This server's own row, the file that says where it is, and upkeep.
+"""This server's own row, and the file that says where it is.
 
-Run by: three children of each server. ``Registry`` owns the row in ``sched_server`` and
+Run by: two children of each server. ``Registry`` owns the row in ``sched_server`` and
 renews it; by the way it learns the database's time. ``Announcer`` owns the ready files
-and stands last in the tree: they exist while everything before it runs. ``Janitor``
-makes partitions ahead and forgets expired idempotency keys; doing so twice is harmless.
+and stands last in the tree: they exist while everything before it runs.
 
 When the database is away the row grows old and other servers see this one as gone; it is
 entered afresh as soon as the database is back.
@@ -24,16 +23,11 @@ from hetuflow.protocol.model import ServerForCreate
 from hetuflow.ready import start_ticks
 from hetuflow.server.clock import DatabaseClock
 from hetuflow.storage.connect import Database
-from hetuflow.storage.idempotency import forget_expired
-from hetuflow.storage.maintenance import ensure_partitions
 from hetuflow.storage.servers import create_server, stop_server, touch_server
 
-__all__ = ["Announcer", "Janitor", "Registry"]
+__all__ = ["Announcer", "Registry"]
 
 STOP_TIMEOUT = 2.0
-UPKEEP_INTERVAL = 3_600.0
-FORGET_LIMIT = 10_000
-"""Expired keys forgotten in one statement."""
 
 _log = structlog.get_logger()
 
@@ -159,34 +153,3 @@ def _write_whole(path: Path, data: bytes) -> None:
   draft = path.with_name(f".{path.name}.{os.getpid()}")
   draft.write_bytes(data)
   draft.replace(path)
-
-
-class Janitor:
-  """Upkeep once an hour.
-
-  Args:
-    database: what is kept up.
-  """
-
-  def __init__(self, database: Database) -> None:
-    self._database = database
-    self._outage = Outage(Unavailable, event="janitor_waits_for_database")
-
-  async def run(
-    self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-  ) -> None:
-    """Keep up for ever."""
-    task_status.started()
-    while True:
-      await self._outage.retry(self.tidy_once)
-      await trio.sleep(UPKEEP_INTERVAL)
-
-  async def tidy_once(self) -> None:
-    """Make partitions ahead and forget expired keys."""
-    made = await ensure_partitions(self._database)
-    forgotten = latest = await forget_expired(self._database, FORGET_LIMIT)
-    while latest == FORGET_LIMIT:
-      latest = await forget_expired(self._database, FORGET_LIMIT)
-      forgotten += latest
-    if made or forgotten:
-      _log.info("upkeep_done", partitions=made, keys_forgotten=forgotten)

@@ -1,4 +1,4 @@
-"""A server's own row, its ready files, and upkeep."""
+"""A server's own row and its ready files."""
 
 from pathlib import Path
 
@@ -6,25 +6,15 @@ import msgspec
 import pytest
 import trio
 from support.postgres import Postgres
-from support.world import query, read_clock
+from support.world import read_clock
 
 from hetuflow.protocol.model import ServerForCreate, ServerId, new_id
 from hetuflow.ready import read_ready
 from hetuflow.server.clock import DatabaseClock
 from hetuflow.server.scheduling import registry as registry_module
-from hetuflow.server.scheduling.registry import Announcer, Janitor, Registry
+from hetuflow.server.scheduling.registry import Announcer, Registry
 from hetuflow.storage.connect import Database
 from hetuflow.storage.servers import delete_server, get_server, stop_server
-
-FORGOTTEN = query("""
-  INSERT INTO sched_idempotency (namespace_id, scope, key, answer, expires_at)
-  SELECT '*', 'test', n::text, '{}', now() + make_interval(days => n - 5)
-  FROM generate_series(1, 9) AS n
-""")
-KEYS = query("SELECT count(*) FROM sched_idempotency")
-WEEKS = query(
-  "SELECT count(*) FROM pg_inherits WHERE inhparent = 'sched_task'::regclass"
-)
 
 
 def make_server(name: str = "one") -> ServerForCreate:
@@ -131,41 +121,3 @@ async def test_a_server_that_stops_while_another_starts_leaves_the_other_its_fil
   said = msgspec.json.decode((tmp_path / "server.json").read_bytes())
   assert said["server_id"] == str(newer.id)
   assert len(list(tmp_path.glob(".server.json*"))) == 0
-
-
-async def test_upkeep_makes_partitions_and_forgets_what_has_expired(
-  database: Database,
-) -> None:
-  janitor = Janitor(database)
-  weeks = await database.fetchval(WEEKS)
-  [ahead] = await database.fetch(
-    query("""
-      SELECT inhrelid::regclass::text AS name FROM pg_inherits
-      WHERE inhparent = 'sched_task'::regclass AND inhrelid::regclass::text ~ 'w'
-      ORDER BY 1 DESC LIMIT 1
-    """)
-  )
-  async with database.connection() as connection:
-    await connection.execute_script(f'DROP TABLE "{ahead["name"].strip(chr(34))}"')
-  await database.fetch(FORGOTTEN)
-  await janitor.tidy_once()
-  assert await database.fetchval(WEEKS) == weeks
-  assert await database.fetchval(KEYS) == 4
-  await janitor.tidy_once()
-  assert await database.fetchval(WEEKS) == weeks
-
-
-async def test_upkeep_goes_on_until_everything_that_has_expired_is_forgotten(
-  database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-  monkeypatch.setattr(registry_module, "FORGET_LIMIT", 2)
-  await database.fetch(FORGOTTEN)
-  await Janitor(database).tidy_once()
-  assert await database.fetchval(KEYS) == 4
-
-
-async def test_servers_may_keep_up_at_once(database: Database) -> None:
-  with trio.fail_after(30):
-    async with trio.open_nursery() as nursery:
-      for _ in range(4):
-        nursery.start_soon(Janitor(database).tidy_once)
