@@ -7,6 +7,7 @@ use it. The server's time and lease in the answer count from when the request wa
 from collections.abc import Callable
 from uuid import UUID
 
+import attrs
 import structlog
 from trio_websocket import WebSocketConnection
 
@@ -33,6 +34,9 @@ __all__ = ["Registration"]
 FOR_GOOD = frozenset(
   {"unsupported_version", "unknown_namespace", "forbidden_namespace"}
 )
+
+HELD_AT_ONCE = 4_000
+"""Claims named in one message: they take 750 KiB at most, and a server takes 1 MiB."""
 
 _log = structlog.get_logger()
 
@@ -78,8 +82,9 @@ class Registration:
       ConnectionClosed: the server closed the connection instead.
     """
     anchor, sent = self._lease.anchor(), self._clock.local()
-    request = wire.encode_envelope(MessageKind.AGENT_REGISTER_REQUEST, self.request())
-    await socket.send_message(request.decode())
+    for request in self.requests():
+      frame = wire.encode_envelope(MessageKind.AGENT_REGISTER_REQUEST, request)
+      await socket.send_message(frame.decode())
     answer = await self._answer(socket)
     config = answer.config
     self._clock.observe(
@@ -92,8 +97,21 @@ class Registration:
       self._supersede(answer.superseded)
     return Session(socket, config)
 
-  def request(self) -> AgentRegisterRequest:
-    """Make the introduction, numbered so that one that is late does not overtake."""
+  def requests(self) -> list[AgentRegisterRequest]:
+    """Make the introduction, in as many parts as its claims take."""
+    held = self._instances.claims()
+    parts = [
+      held[start : start + HELD_AT_ONCE]
+      for start in range(0, max(1, len(held)), HELD_AT_ONCE)
+    ]
+    request = self._request()
+    return [
+      *(attrs.evolve(request, held=part, more=True) for part in parts[:-1]),
+      attrs.evolve(request, held=parts[-1]),
+    ]
+
+  def _request(self) -> AgentRegisterRequest:
+    """Say who we are, numbered so that one that is late does not overtake."""
     settings = self._config.agent
     self._number += 1
     return AgentRegisterRequest(
@@ -107,7 +125,6 @@ class Registration:
       labels=dict(settings.labels),
       capabilities=self._monitor.capabilities(),
       compression=True,
-      held=self._instances.claims(),
     )
 
   async def _answer(self, socket: WebSocketConnection) -> AgentRegisterResponse:

@@ -57,6 +57,8 @@ _sql = load_queries("agents")
 ALL_NAMESPACES = NamespaceId("*")
 """In a token: every namespace."""
 
+RELEASE_LIMIT = 1_000
+"""Claims given back in one statement, which has little time."""
 REGISTER_TRIES = 3
 """How often a registration is tried at once that others got in the way of."""
 
@@ -222,7 +224,9 @@ async def _release_unheld(
     )
     by_namespace.setdefault(row["namespace_id"], []).append(update)
   for namespace_id, updates in by_namespace.items():
-    await record_updates(connection, namespace_id, updates)
+    for start in range(0, len(updates), RELEASE_LIMIT):
+      part = updates[start : start + RELEASE_LIMIT]
+      await record_updates(connection, namespace_id, part)
   return sum(map(len, by_namespace.values()))
 
 

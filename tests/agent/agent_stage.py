@@ -59,6 +59,7 @@ class Peer:
   register: AgentRegisterRequest | None = None
   closed_with: int | None = None
   binary_frames: int = 0
+  largest_frame: int = 0
   messages: list[Envelope] = attrs.field(factory=list)
 
   def of(self, kind: MessageKind) -> list[Envelope]:
@@ -222,6 +223,7 @@ class Gateway:
     if isinstance(frame, bytes):
       peer.binary_frames += 1
       frame = wire.decompress(frame, MAX_MESSAGE_BYTES)
+    peer.largest_frame = max(peer.largest_frame, len(frame))
     envelope = wire.decode_envelope(frame)
     peer.messages.append(envelope)
     await self._answer(peer, envelope)
@@ -256,6 +258,8 @@ class Gateway:
       code = 4003 if self.error == "superseded" else 1008
       await peer.socket.aclose(code, self.error)
       return
+    if request.more:
+      return
     answer = AgentRegisterResponse(
       session_id=new_id(),
       server_id=new_id(),
@@ -264,7 +268,9 @@ class Gateway:
       superseded=self.superseded,
     )
     await self._send(peer, MessageKind.AGENT_REGISTER_RESPONSE, answer)
-    peer.register = request
+    parts = peer.of(MessageKind.AGENT_REGISTER_REQUEST)
+    held = [claim for part in parts for claim in part.payload.held]
+    peer.register = attrs.evolve(request, held=held)
 
   def _ack(self, envelope: Envelope, named: Sequence[UUID]) -> Ack:
     """Acknowledge a batch, with what the test thinks of its instances."""
@@ -308,7 +314,7 @@ def make_task(
   return DispatchedTask(
     instance_id=new_id(),
     task_id=new_id(),
-    namespace_id="default",
+    namespace_id=more.pop("namespace_id", "default"),
     claim_token=uuid4(),
     attempt=1,
     config=more.pop("config", "j:1"),

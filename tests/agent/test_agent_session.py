@@ -5,7 +5,14 @@ import json
 import attrs
 import pytest
 import trio
-from agent_stage import TOKEN, make_config, make_job, make_task, running_agent
+from agent_stage import (
+  TOKEN,
+  make_config,
+  make_job,
+  make_task,
+  running_agent,
+  settled,
+)
 
 from hetuflow.agent import connection
 from hetuflow.agent.config import AgentConfig, AgentSettings
@@ -78,6 +85,24 @@ async def test_a_half_open_connection_is_noticed_and_replaced(gateway, tmp_path)
     async with running_agent(make_config(tmp_path, gateway)):
       await gateway.registered()
       await gateway.registered(sessions=2)
+
+
+async def test_however_much_an_agent_holds_it_can_register(gateway, tmp_path):
+  count, namespace = 10_000, "n" * 63
+  tasks = [make_task(due_in=3600, namespace_id=namespace) for _ in range(count)]
+  with trio.fail_after(60):
+    async with running_agent(make_config(tmp_path, gateway, hold=count)) as agent:
+      await gateway.granted()
+      for start in range(0, count, 500):
+        await gateway.dispatch(*tasks[start : start + 500], job=make_job())
+      await settled(lambda: len(agent.parts.instances) == count)
+      await gateway.peer.socket.aclose(1011, "test")
+      again = await gateway.registered(sessions=2)
+  assert {each.instance_id for each in again.register.held} == {
+    each.instance_id for each in tasks
+  }
+  assert len(again.register.held) == count
+  assert again.largest_frame < 1024**2
 
 
 @pytest.mark.parametrize("code", [1001, 1011, 4001])

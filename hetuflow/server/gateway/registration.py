@@ -1,5 +1,6 @@
 """How a session begins: an agent says who it is and what it holds, and is let in."""
 
+import attrs
 import structlog
 import trio
 
@@ -10,6 +11,7 @@ from hetuflow.protocol.messages import (
   AgentRegisterRequest,
   AgentRegisterResponse,
   Envelope,
+  HeldClaim,
   MessageKind,
 )
 from hetuflow.protocol.model import NamespaceId
@@ -48,10 +50,10 @@ async def register(door: Doorkeeper, socket: Socket, grant: TokenGrant) -> Sessi
     Ended: it did not say, or is refused.
   """
   with trio.move_on_after(REGISTER_TIMEOUT) as limit:
-    envelope = await _first_message(door, socket)
+    envelope, held = await _introduction(door, socket)
   if limit.cancelled_caught:
     raise Ended(1008, "no registration in time")
-  request: AgentRegisterRequest = envelope.payload
+  request: AgentRegisterRequest = attrs.evolve(envelope.payload, held=held)
   try:
     _check(request, grant.namespace_ids)
     async with door.sessions.entering(request.agent_id):
@@ -124,8 +126,20 @@ def _answer(
   )
 
 
-async def _first_message(door: Doorkeeper, socket: Socket) -> Envelope:
-  """Receive the registration, with some patience for invalid frames."""
+async def _introduction(
+  door: Doorkeeper, socket: Socket
+) -> tuple[Envelope, list[HeldClaim]]:
+  """Receive a registration that may come in parts: the last one, and all claims."""
+  held: list[HeldClaim] = []
+  while True:
+    envelope = await _next_part(door, socket)
+    held += envelope.payload.held
+    if not envelope.payload.more:
+      return envelope, held
+
+
+async def _next_part(door: Doorkeeper, socket: Socket) -> Envelope:
+  """Receive one message of a registration, with some patience for invalid frames."""
   for _ in range(MAX_INVALID):
     frame = await socket.receive()
     try:

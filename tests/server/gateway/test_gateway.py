@@ -25,6 +25,7 @@ from hetuflow.protocol.messages import (
   DispatchTaskRequest,
   HeartbeatRequest,
   HeartbeatResponse,
+  HeldClaim,
   LogChunk,
   MessageKind,
   TaskInstanceUpdate,
@@ -156,6 +157,26 @@ async def test_a_namespace_that_does_not_exist_is_refused(
     assert error.code == "unknown_namespace"
     assert "nowhere" in error.message
     assert await peer.closed() == 1008
+
+
+async def test_a_registration_may_come_in_parts(database: Database) -> None:
+  namespace = NamespaceId("n" * 63)
+  held = [
+    HeldClaim(instance_id=new_id(), namespace_id=namespace, claim_token=new_id())
+    for _ in range(20_000)
+  ]
+  agent_id = AgentId(new_id())
+  async with (
+    open_gateway(database, max_message_size=1024**2) as scene,
+    scene.connect() as peer,
+  ):
+    for start in range(0, 16_000, 4_000):
+      part = held[start : start + 4_000]
+      request = introduction(agent_id=agent_id, held=part, more=True)
+      await peer.send("agent_register_request", request)
+    answer = await peer.register(agent_id=agent_id, held=held[16_000:])
+  # None of them is known to the server: the answer names all that it has heard of.
+  assert answer.superseded == [claim.instance_id for claim in held]
 
 
 async def test_the_first_message_must_be_a_registration(scene: Scene) -> None:
