@@ -23,6 +23,7 @@ __all__ = [
   "Gap",
   "Plan",
   "PlannedTask",
+  "draw_back_cursors",
   "list_behind",
   "list_due_schedules",
   "plan_schedule",
@@ -34,6 +35,10 @@ _sql = load_queries("planning")
 MISFIRE_GRACE = timedelta(seconds=60)
 LEAD_MARGIN = 10.0
 """Seconds that tasks are planned before they are handed out."""
+
+AHEAD_TOLERANCE = 60.0
+"""Seconds that a schedule may be planned too far ahead before that is taken for a mistake
+of the clock."""
 
 
 @attrs.frozen(kw_only=True)
@@ -97,6 +102,32 @@ async def list_behind(
     The columns of ``list_due_schedules``, with ``now`` for read_at and until_at.
   """
   return await connection.fetch(_sql.list_behind, ids=list(ids), now=now)
+
+
+async def draw_back_cursors(
+  executor: Database | Connection, *, horizon: float, limit: int
+) -> list[UUID]:
+  """Let schedules begin anew that were planned by a clock that was ahead.
+
+  They would be silent until then. Those of servers that look further ahead than this one
+  begin anew as well, to no effect: what they have planned is not planned again.
+
+  Args:
+    executor: where to run.
+    horizon: that of ``list_due_schedules``, in seconds.
+    limit: how many schedules at most.
+
+  Returns:
+    Which ones did.
+  """
+  rows = await executor.fetch(
+    _sql.draw_back_cursors,
+    horizon=horizon,
+    margin=LEAD_MARGIN,
+    tolerance=AHEAD_TOLERANCE,
+    limit=limit,
+  )
+  return [row["id"] for row in rows]
 
 
 def plan_schedule(

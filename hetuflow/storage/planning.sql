@@ -29,6 +29,48 @@ FROM sched_schedule AS s
 JOIN sched_job AS j ON j.id = s.job_id AND j.status = 'enabled'
 WHERE s.id = ANY($ids::uuid[]) AND s.enabled AND s.next_plan_at <= $now
 
+-- name: draw_back_cursors
+-- Some schedules that are planned further ahead than anybody looks, because the clock was,
+-- begin anew behind now. Gaps that were booked for times to come are forgotten, and the
+-- cursor is set before the first of their times, so that those that have passed meanwhile
+-- are caught up. What has a task keeps it and is not planned again.
+WITH ahead AS (
+  SELECT s.id, s.namespace_id
+  FROM sched_schedule AS s
+  JOIN sched_job AS j ON j.id = s.job_id AND j.status = 'enabled'
+  JOIN sched_namespace AS n ON n.id = s.namespace_id
+  WHERE s.enabled AND s.cursor_at > now() + make_interval(
+    secs => $tolerance + GREATEST($horizon, n.lead + $margin))
+  LIMIT $limit
+  FOR UPDATE OF s SKIP LOCKED
+),
+forgotten AS (
+  DELETE FROM sched_ledger_gap AS g
+  USING ahead
+  WHERE g.schedule_id = ahead.id AND g.to_at > now()
+  RETURNING g.schedule_id, g.from_at
+),
+back AS (
+  SELECT ahead.id, ahead.namespace_id,
+    LEAST(now(), min(f.from_at) - interval '1 microsecond') AS cursor_at
+  FROM ahead
+  LEFT JOIN forgotten AS f ON f.schedule_id = ahead.id
+  GROUP BY ahead.id, ahead.namespace_id
+)
+UPDATE sched_schedule AS s
+SET cursor_at = back.cursor_at, next_plan_at = back.cursor_at,
+  revision = s.revision + 1,
+  taken = ARRAY(
+    SELECT t.planned_at FROM sched_task AS t
+    WHERE t.namespace_id = back.namespace_id AND t.schedule_id = back.id
+      AND t.planned_at > back.cursor_at
+    ORDER BY t.planned_at
+  ),
+  updated_at = now()
+FROM back
+WHERE s.id = back.id
+RETURNING s.id
+
 -- name: plan_tasks
 -- Move the cursors of schedules that are still as they were read, and for exactly those,
 -- whose tasks and gaps stand between their first and last place in the arrays, insert

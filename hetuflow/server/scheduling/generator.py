@@ -5,9 +5,11 @@ schedules whose next planned time is near, computes their times, and carries the
 in one statement that moves each cursor by compare-and-set: of two servers that plan the
 same schedule one finds nothing to move. A server that dies between reading and writing
 has changed nothing. While the database is away the loop waits; what became due meanwhile
-is caught up by the misfire rule.
+is caught up by the misfire rule. Once a minute it looks for schedules that were planned
+too far ahead: the database's clock was, and has been set back.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from uuid import UUID
@@ -22,6 +24,7 @@ from hetuflow.schedule import Timing
 from hetuflow.storage.connect import Database, Record
 from hetuflow.storage.planning import (
   Plan,
+  draw_back_cursors,
   list_due_schedules,
   plan_schedule,
   plan_tasks,
@@ -38,6 +41,8 @@ TASKS_PER_STATEMENT = 2_000
 """Tasks from which on a plan waits for the next statement: one that takes longer than the
 database allows would be tried again for ever."""
 CACHED_TIMINGS = 20_000
+LOOK_AHEAD_INTERVAL = 60.0
+"""Seconds between two looks for cursors that are too far ahead."""
 
 _log = structlog.get_logger()
 
@@ -66,6 +71,7 @@ class Generator:
     self._wakeup = wakeup
     self._timings: OrderedDict[tuple[UUID, int], Timing] = OrderedDict()
     self._outage = Outage(Unavailable, event="generator_waits_for_database")
+    self._look_ahead_at = -math.inf
     self.planned = 0
 
   async def run(
@@ -80,6 +86,9 @@ class Generator:
 
   async def plan_once(self) -> bool:
     """Plan what is due in one pass; tell whether there is more at once."""
+    if trio.current_time() >= self._look_ahead_at:
+      await self.draw_back_once()
+      self._look_ahead_at = trio.current_time() + LOOK_AHEAD_INTERVAL
     rows = await list_due_schedules(
       self._database, horizon=self._horizon, limit=SCHEDULES_PER_PASS
     )
@@ -100,6 +109,16 @@ class Generator:
       for plan, row in zip(plans, rows, strict=True)
       if plan.next_plan_at is not None
     )
+
+  async def draw_back_once(self) -> int:
+    """Let schedules begin anew that are planned too far ahead; return how many did."""
+    total = 0
+    while drawn := await draw_back_cursors(
+      self._database, horizon=self._horizon, limit=SCHEDULES_PER_PASS
+    ):
+      total += len(drawn)
+      _log.warning("schedules_drawn_back", schedules=len(drawn))
+    return total
 
   def _plan(self, row: Record) -> Plan:
     """Plan one schedule; one that can no longer be understood plans nothing more."""
