@@ -62,7 +62,8 @@ class Session:
 
   ``run`` and ``hold`` are the places it has granted and not got tasks for; ``routes``
   remembers, per namespace, which routes it satisfies and for which reading of them;
-  ``token_id`` is that of the token it was let in by; ``heard_at`` is when it last gave a sign of life, on Trio's clock.
+  ``token_id`` is that of the token it was let in by; ``heard_at`` is when it last gave a
+  sign of life, on Trio's clock.
   """
 
   agent_id: AgentId

@@ -1,5 +1,6 @@
 """A server's own row and its ready files."""
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -120,4 +121,4 @@ async def test_a_server_that_stops_while_another_starts_leaves_the_other_its_fil
     nursery.cancel_scope.cancel()
   said = msgspec.json.decode((tmp_path / "server.json").read_bytes())
   assert said["server_id"] == str(newer.id)
-  assert len(list(tmp_path.glob(".server.json*"))) == 0
+  assert sorted(os.listdir(tmp_path)) == ["server.json", "servers"]
