@@ -21,6 +21,8 @@ from hetuflow.storage.transitions import load_configs
 __all__ = ["FrozenConfigs", "Version"]
 
 CACHED = 5_000
+CACHED_BYTES = 32 * 1024**2
+"""Bytes of JSON that are kept: one configuration may be as large as a request."""
 
 Version = tuple[UUID, int]
 """A job and the version of it that a task was planned with."""
@@ -37,11 +39,13 @@ class FrozenConfigs:
 
   def __init__(self, database: Database) -> None:
     self._database = database
-    self._known: OrderedDict[Version, NamedConfig] = OrderedDict()
+    self._known: OrderedDict[Version, tuple[NamedConfig, int]] = OrderedDict()
+    self.size = 0
+    """Bytes of JSON that are kept now."""
 
   def __getitem__(self, version: Version) -> NamedConfig:
     """Return a configuration that was learned."""
-    return self._known[version]
+    return self._known[version][0]
 
   async def learn(self, wanted: Set[Version]) -> Mapping[Version, str]:
     """Read those that are not known.
@@ -59,8 +63,12 @@ class FrozenConfigs:
       self._known.move_to_end(version)
     missing = sorted(wanted - self._known.keys())
     problems = await self._read(missing) if missing else {}
-    while len(self._known) > CACHED + len(wanted):
-      self._known.popitem(last=False)
+    # What is wanted now was touched last, and stays whatever its size.
+    while len(self._known) > len(wanted) and (
+      len(self._known) > CACHED + len(wanted) or self.size > CACHED_BYTES
+    ):
+      _, (_, size) = self._known.popitem(last=False)
+      self.size -= size
     return problems
 
   async def _read(self, missing: Sequence[Version]) -> dict[Version, str]:
@@ -74,7 +82,10 @@ class FrozenConfigs:
         problems[version] = f"its configuration cannot be used: {error}"
       else:
         del problems[version]
-        self._known[version] = NamedConfig(job_name=row["name"], config=config)
+        named = NamedConfig(job_name=row["name"], config=config)
+        size = len(wire.encode(named))
+        self._known[version] = named, size
+        self.size += size
     for (job_id, number), problem in problems.items():
       _log.error("config_unusable", job_id=str(job_id), version=number, problem=problem)
     return problems
