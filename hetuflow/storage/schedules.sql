@@ -26,11 +26,17 @@ ON CONFLICT (job_id, name) DO NOTHING
 RETURNING id
 
 -- name: select_schedules
--- Some schedules, with what their next run depends on.
+-- Some schedules, with what their next run depends on. The last run is one whose time has
+-- come, which the last one planned may not be.
 SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.enabled, s.timezone,
   s.cron_expression, s.run_at, s.interval_seconds, s.parameters, s.start_at, s.end_at,
-  s.max_runs, s.jitter_seconds, s.dst, s.run_count, s.last_run_at, s.created_at,
-  s.updated_at, s.cursor_at, now() AS read_at, j.status = 'enabled' AS job_enabled,
+  s.max_runs, s.jitter_seconds, s.dst, s.run_count, s.created_at, s.updated_at,
+  s.cursor_at, now() AS read_at, j.status = 'enabled' AS job_enabled,
+  CASE WHEN s.last_run_at > now() THEN
+    (SELECT max(t.planned_at) FROM sched_task AS t
+      WHERE t.namespace_id = s.namespace_id AND t.schedule_id = s.id
+        AND t.planned_at <= now())
+    ELSE s.last_run_at END AS last_run_at,
   (SELECT min(t.planned_at) FROM sched_task AS t
     WHERE t.completed_at = 'infinity' AND t.namespace_id = s.namespace_id
       AND t.schedule_id = s.id AND t.planned_at > now()) AS planned_run_at
@@ -40,11 +46,16 @@ WHERE s.id = ANY($ids::uuid[])
 ORDER BY s.id
 
 -- name: list_schedules
--- A page of schedules, newest first, with what their next run depends on.
+-- A page of schedules, newest first, as in select_schedules.
 SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.enabled, s.timezone,
   s.cron_expression, s.run_at, s.interval_seconds, s.parameters, s.start_at, s.end_at,
-  s.max_runs, s.jitter_seconds, s.dst, s.run_count, s.last_run_at, s.created_at,
-  s.updated_at, s.cursor_at, now() AS read_at, j.status = 'enabled' AS job_enabled,
+  s.max_runs, s.jitter_seconds, s.dst, s.run_count, s.created_at, s.updated_at,
+  s.cursor_at, now() AS read_at, j.status = 'enabled' AS job_enabled,
+  CASE WHEN s.last_run_at > now() THEN
+    (SELECT max(t.planned_at) FROM sched_task AS t
+      WHERE t.namespace_id = s.namespace_id AND t.schedule_id = s.id
+        AND t.planned_at <= now())
+    ELSE s.last_run_at END AS last_run_at,
   (SELECT min(t.planned_at) FROM sched_task AS t
     WHERE t.completed_at = 'infinity' AND t.namespace_id = s.namespace_id
       AND t.schedule_id = s.id AND t.planned_at > now()) AS planned_run_at

@@ -36,6 +36,7 @@ from hetuflow.storage.schedules import (
   update_schedule,
 )
 
+NOTE_RUN = query("UPDATE sched_schedule SET last_run_at = $at WHERE id = $id")
 NEVER_SOON = "0 0 1 1 *"
 LOSE_ZONE = query("UPDATE sched_schedule SET timezone = 'Old/Town' WHERE id = $id")
 COUNT_RUNS = query("UPDATE sched_schedule SET run_count = $count WHERE id = $id")
@@ -142,6 +143,22 @@ async def test_an_edit_takes_back_and_plans_anew(database: Database, job: Job) -
   assert cursor["run_count"] == 2
   # The run that is planned already is the next one.
   assert changed.next_run_at == taken
+
+
+async def test_the_last_run_is_none_of_those_that_are_still_to_come(
+  database: Database, job: Job
+) -> None:
+  schedule = await make_schedule(database, job, cron_expression=NEVER_SOON)
+  now = await read_clock(database)
+  ahead, gone = now + timedelta(seconds=30), now - timedelta(seconds=30)
+  await plan_task(database, schedule, ahead)
+  await database.fetch(NOTE_RUN, id=schedule.id, at=ahead)
+  assert (await get_schedule(database, schedule.id)).last_run_at is None
+  await plan_task(database, schedule, gone)
+  page = await query_schedules(database, ScheduleFilter(job_id=job.id), limit=9)
+  assert [each.last_run_at for each in page] == [gone]
+  await database.fetch(NOTE_RUN, id=schedule.id, at=gone)
+  assert (await get_schedule(database, schedule.id)).last_run_at == gone
 
 
 async def test_switching_on_begins_now(database: Database, job: Job) -> None:
