@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 from msgspec import UNSET
 
-__all__ = ["FieldError", "at_least", "between", "check", "length", "matching", "one_of"]
+__all__ = ["FieldError", "at_least", "between", "check", "length", "matching"]
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
@@ -43,14 +43,14 @@ def check(test: Callable[[Any], bool], expected: str) -> Validator:
 
 def at_least(minimum: float) -> Validator:
   """Accept numbers not below ``minimum``."""
-  return check(lambda value: value >= minimum, f"at least {minimum:g}")
+  return check(lambda value: value >= minimum, f"at least {minimum:.15g}")
 
 
 def between(minimum: float, maximum: float) -> Validator:
   """Accept numbers from ``minimum`` to ``maximum``, both included."""
   return check(
     lambda value: minimum <= value <= maximum,
-    f"a number between {minimum:g} and {maximum:g}",
+    f"a number between {minimum:.15g} and {maximum:.15g}",
   )
 
 
@@ -66,10 +66,3 @@ def matching(pattern: str, expected: str) -> Validator:
   """Accept strings that match the whole regular expression ``pattern``."""
   compiled = re.compile(pattern)
   return check(lambda value: compiled.fullmatch(value) is not None, expected)
-
-
-def one_of(*values: object) -> Validator:
-  """Accept one of ``values``."""
-  return check(
-    lambda value: value in values, "one of " + ", ".join(str(v) for v in values)
-  )

@@ -10,6 +10,7 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar, cast, get_args
@@ -115,9 +116,10 @@ def _integer(value: Any, _: Any) -> int:
 
 def _number(value: Any, _: Any) -> float:
   """Take a finite number."""
-  if type(value) not in (int, float) or not math.isfinite(value):
-    raise ValueError("expected a number")
-  return float(value)
+  with suppress(OverflowError):
+    if type(value) in (int, float) and math.isfinite(value):
+      return float(value)
+  raise ValueError("expected a number")
 
 
 def _uuid(value: Any, _: Any) -> UUID:
