@@ -111,10 +111,6 @@ class DisciplinedClock:
     """Database time in epoch seconds; before the first exchange, local time."""
     return self._base() + self._offset
 
-  def local_at(self, epoch_seconds: float) -> float:
-    """Return the reading of `local()` at which database time is `epoch_seconds`."""
-    return epoch_seconds - self._offset
-
   @property
   def synchronised(self) -> bool:
     """Whether any exchange was seen; how good it is says `error_ms`."""
@@ -190,10 +186,6 @@ class Lease:
     """
     if self._term is None or anchored_at.boot >= self._term.anchor.boot:
       self._term = _Term(anchor=anchored_at, seconds=seconds)
-
-  def revoke(self) -> None:
-    """End the trust now: the other side said so."""
-    self._term = None
 
   def remaining(self) -> float:
     """Seconds of trust left, margin taken off; zero or less means none."""

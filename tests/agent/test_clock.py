@@ -49,7 +49,6 @@ def test_the_shortest_round_trip_counts():
   clock.observe(t_sent=100.9, t_server=2000.99, t_received=101.0)
   assert clock.now() == pytest.approx(2001.0)
   assert clock.error_ms == pytest.approx(5, abs=0.1)
-  assert clock.local_at(2001.0) == pytest.approx(101.0)
 
 
 def test_the_error_grows_with_age_until_a_fresh_sample_wins():
@@ -165,10 +164,3 @@ def test_an_older_answer_does_not_replace_a_newer_one():
   lease.renew(5, lease.anchor())
   lease.renew(100, old)
   assert lease.remaining() == 4
-
-
-def test_a_revoked_lease_is_not_held():
-  lease, _, _ = make_lease()
-  lease.renew(30, lease.anchor())
-  lease.revoke()
-  assert not lease.held()
