@@ -30,13 +30,17 @@ class Stage:
 
   async def server_at(self, former: Server, **options: Any) -> Server:
     """Start a server where a former one was."""
-    return await self.server("--port", former.url.rpartition(":")[2], **options)
+    return await self.server("--port", former.port, **options)
 
   async def agent(self, server: Server, *flags: object, **options: Any) -> Agent:
     """Start an agent; see ``start_agent``."""
     agent = await start_agent(server, *flags, **options)
     self._programs.append(agent)
     return agent
+
+  def logs(self) -> list[str]:
+    """Read what every program has said, also those that are gone."""
+    return [program.log_text() for program in self._programs]
 
   async def clear(self) -> None:
     """End what still runs, the last one first."""

@@ -214,6 +214,11 @@ class Server(Program):
     return self.url.replace("http", "ws", 1) + "/ws"
 
   @property
+  def port(self) -> int:
+    """The port it listens on."""
+    return int(self.url.rpartition(":")[2])
+
+  @property
   def key(self) -> str:
     """The administrator's key."""
     return (self.data_dir / "admin.key").read_text().strip()
