@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -100,8 +100,9 @@ async def test_cancelled_queries_and_transactions_leak_no_connection(
           nursery.start_soon(cancelled, round_ * 10 + number)
     # All of the pool can be had at once, and nothing is left half done in it.
     async with trio.open_nursery() as nursery:
-      for _ in range(POOL_SIZE):
-        nursery.start_soon(hold_one, small)
+      rest = [trio.Event() for _ in range(POOL_SIZE)]
+      for own in rest:
+        nursery.start_soon(hold_one, small, own, rest)
     # The server may take a moment to see that a connection was thrown away.
     while await small.fetchval(OPEN) > 0:
       pass
@@ -109,11 +110,15 @@ async def test_cancelled_queries_and_transactions_leak_no_connection(
       pass
 
 
-async def hold_one(database: Database) -> None:
-  """Use one connection for a moment."""
+async def hold_one(
+  database: Database, own: trio.Event, every: Sequence[trio.Event]
+) -> None:
+  """Use one connection until every other is used too."""
   async with database.connection() as connection:
     assert await connection.fetchval(ONE) == 1
-    await trio.sleep(0.05)
+    own.set()
+    for event in every:
+      await event.wait()
 
 
 async def test_a_cancelled_transaction_is_rolled_back(small: Database) -> None:
@@ -329,5 +334,6 @@ async def test_listening_leaves_nothing_behind(small: Database) -> None:
     while await small.fetchval(COUNT) > POOL_SIZE:
       pass
     async with trio.open_nursery() as nursery:
-      for _ in range(POOL_SIZE):
-        nursery.start_soon(hold_one, small)
+      rest = [trio.Event() for _ in range(POOL_SIZE)]
+      for own in rest:
+        nursery.start_soon(hold_one, small, own, rest)

@@ -69,9 +69,10 @@ async def initialise(layout: Layout, account: Account, binaries: Path) -> Home:
   await _create_database(staging / "data", account, binaries)
   await trio.to_thread.run_sync(password_copy.unlink)
   layout.write_password(password)
-  staging.rename(place)
   if place != layout.entry:
+    # Before there is anything: nobody would find a home without a link to it.
     _link(layout.entry, place)
+  staging.rename(place)
   _log.info("postgres_initialised", folder=str(place), user=account.name)
   return Home(folder=place)
 

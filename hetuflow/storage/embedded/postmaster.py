@@ -131,7 +131,7 @@ async def stop_postmaster(home: Home) -> None:
   postmaster = find_postmaster(home)
   if postmaster is not None:
     await _stop(postmaster)
-  # Also one so young, after a cancelled start, that it has no pid file yet.
+  # Also what a cancelled start has left, which may have no pid file yet.
   await trio.to_thread.run_sync(kill_orphans, home.pgdata)
   home.remove_short_sockets()
 
@@ -161,20 +161,28 @@ async def _start_once(home: Home, account: Account, binaries: Path) -> str | Non
   await trio.to_thread.run_sync(_clear_the_way, home)
   home.prepare_sockets(account)
   command: list[str | Path] = [binaries / "postgres", "-D", home.pgdata]
-  started = await account.run(
-    ["/bin/sh", "-c", _LAUNCH, "sh", home.log, *command, *_options(home)],
-    new_session=True,
-  )
+  with trio.CancelScope(shield=True):
+    # Over in a moment; cut off, it could leave a postmaster that nobody knows.
+    started = await account.run(
+      ["/bin/sh", "-c", _LAUNCH, "sh", home.log, *command, *_options(home)],
+      new_session=True,
+    )
   try:
     pid = int(started.stdout)
   except ValueError:
     # The shell complains beside the number: the log cannot be written.
     return started.stdout.decode(errors="replace").strip().splitlines()[-1]
-  # Recovery after a crash may take minutes: as long as it lives, it has its time.
-  while _lives(pid):
-    if _read_pid(home.pid_file) == pid and _is_ready(home.pid_file):
-      return None
-    await trio.sleep(_POLL_SECONDS)
+  try:
+    # Recovery after a crash may take minutes: as long as it lives, it has its time.
+    while _lives(pid):
+      if _read_pid(home.pid_file) == pid and _is_ready(home.pid_file):
+        return None
+      await trio.sleep(_POLL_SECONDS)
+  except trio.Cancelled:
+    # Before it has entered its folder nothing but this number leads to it.
+    with suppress(ProcessLookupError):
+      os.kill(pid, signal.SIGKILL)
+    raise
   return home.last_words()
 
 

@@ -44,6 +44,30 @@ async def main():
 trio.run(main)
 """
 
+# Another server, killed just before or after it links a new home into DATA_DIR.
+VICTIM = """
+import os, signal, sys
+from pathlib import Path
+import trio
+from hetuflow.storage.embedded import initialise, open_embedded
+
+folder, state, when = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+link = initialise._link
+
+def link_and_die(entry, place):
+  if when == "after":
+    link(entry, place)
+  os.kill(os.getpid(), signal.SIGKILL)
+
+initialise._link = link_and_die
+
+async def main():
+  async with open_embedded(folder, state_dir=state):
+    pass
+
+trio.run(main)
+"""
+
 
 def server_processes(folder: Path) -> list[psutil.Process]:
   """The living PostgreSQL processes that work below the folder."""

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import asyncpg
+import psutil
 import pytest
 import trio
 from embedded_openers import (
@@ -21,6 +22,8 @@ from embedded_openers import (
 from hetuflow.errors import StorageError
 from hetuflow.storage.embedded import initialise, open_embedded
 from hetuflow.storage.embedded.account import find_account
+from hetuflow.storage.embedded.layout import Home
+from hetuflow.storage.embedded.postmaster import ensure_running
 
 
 async def test_a_second_start_finds_what_the_first_one_stored(
@@ -119,8 +122,8 @@ async def test_a_server_killed_while_it_makes_the_database_is_in_nobodys_way(
   with trio.fail_after(LIMIT_SECONDS):
     for sign in ("postgres.lock", "postgres.*.new", "postgres.*.new/data", "postgres"):
       async with opener(data_dir) as victim:
-        while not made(data_dir, sign):  # noqa: ASYNC110 - another process works
-          await trio.sleep(0.005)
+        while not made(data_dir, sign):
+          await trio.lowlevel.checkpoint()
         victim.kill()
     async with open_embedded(data_dir) as cluster:
       assert await query(cluster, "SELECT 1") == "1"
@@ -158,8 +161,8 @@ async def test_run_watches_the_postmaster(data_dir: Path) -> None:
     async with open_embedded(data_dir) as cluster, trio.open_nursery() as nursery:
       await nursery.start(cluster.run)
       os.kill(cluster.statistics().pid, signal.SIGKILL)
-      while cluster.statistics().restarts == 0:  # noqa: ASYNC110 - a real process dies
-        await trio.sleep(0.02)
+      while cluster.statistics().restarts == 0:
+        await trio.lowlevel.checkpoint()
       assert await query(cluster, "SELECT 1") == "1"
       nursery.cancel_scope.cancel()
 
@@ -242,3 +245,27 @@ async def test_an_open_cancelled_half_way_leaves_nothing_in_the_way(
       assert not server_processes(data_dir)
     async with open_embedded(data_dir) as cluster:
       assert await query(cluster, "SELECT 1") == "1"
+
+
+async def test_a_start_cancelled_before_the_program_enters_its_folder_leaves_no_process(
+  data_dir: Path,
+) -> None:
+  account = find_account()
+  home = Home(folder=data_dir / "home")
+  home.pgdata.mkdir(parents=True)
+  slow = data_dir / "bin"
+  slow.mkdir()
+  program = slow / "postgres"
+  program.write_text(f"#!/bin/sh\necho $$ > {home.folder}/pid\nexec sleep 300\n")
+  program.chmod(0o755)
+  account.own(home.folder)
+  pid_file = home.folder / "pid"
+  with trio.fail_after(LIMIT_SECONDS):
+    async with trio.open_nursery() as nursery:
+      nursery.start_soon(ensure_running, home, account, slow)
+      while not (pid_file.exists() and pid_file.read_text().endswith("\n")):
+        await trio.lowlevel.checkpoint()
+      nursery.cancel_scope.cancel()
+    pid = int(pid_file.read_text())
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie":
+      await trio.lowlevel.checkpoint()

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import trio
 from embedded_openers import (
   LIMIT_SECONDS,
   NOBODY,
+  VICTIM,
   as_root,
   opener,
   query,
@@ -140,6 +143,24 @@ async def test_a_data_dir_closed_to_the_account_points_to_a_folder_of_its_own(
       await query(cluster, "CREATE TABLE kept AS SELECT 7 AS n")
     async with open_embedded(closed, state_dir=state_dir) as cluster:
       assert await query(cluster, "SELECT n FROM kept") == "7"
+
+
+@as_root
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_server_killed_while_it_links_its_home_leaves_none_behind(
+  data_dir: Path, state_dir: Path, when: str
+) -> None:
+  closed = data_dir / "closed"
+  closed.mkdir(mode=0o700)
+  with trio.fail_after(LIMIT_SECONDS):
+    result = await trio.run_process(
+      [sys.executable, "-c", VICTIM, closed, state_dir, when], check=False
+    )
+    assert result.returncode == -signal.SIGKILL
+    async with open_embedded(closed, state_dir=state_dir) as cluster:
+      home = cluster.statistics().folder
+    homes = [path.parent for path in state_dir.glob("*/data")]
+    assert homes == [home]
 
 
 @as_root
