@@ -7,6 +7,7 @@ them. A dispatch stays in the session's ledger until the agent has acknowledged 
 """
 
 import math
+import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -77,7 +78,9 @@ class Session:
   id: UUID = attrs.field(factory=new_id)
   connected_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
   heard_at: float = attrs.field(factory=trio.current_time)
+  dispatched_at: float = attrs.field(factory=time.monotonic)
   metrics: AgentMetrics = attrs.field(factory=AgentMetrics)
+  at_rest: bool = False
   run: int = 0
   hold: int = 0
   routes: dict[NamespaceId, tuple[dict[int, Route], tuple[int, ...]]] = attrs.field(
@@ -127,7 +130,17 @@ class Session:
       self.dispatch(_part(payload, payload.tasks[middle:]))
       return
     self.unacknowledged[message.message_id] = message
+    self.at_rest, self.dispatched_at = False, time.monotonic()
     self._enqueue(frame)
+
+  def learn(self, metrics: AgentMetrics, at: float) -> None:
+    """Take over how the agent fares; ``at`` is when it came, by ``time.monotonic()``.
+
+    An agent is at rest that says that it has nothing and was sent nothing since.
+    """
+    self.metrics = metrics
+    has_nothing = not (metrics.running or metrics.held or self.unacknowledged)
+    self.at_rest = has_nothing and at > self.dispatched_at
 
   def acknowledge(self, message_id: UUID) -> None:
     """Strike a message off; one that is not known is a repetition."""

@@ -152,7 +152,7 @@ class Presence:
 def _learn(beat: _Beat, labels: dict[str, str]) -> None:
   """Take over what was written of an agent, and what operators say of it."""
   session, request = beat.session, beat.request
-  session.metrics = request.metrics
+  session.learn(request.metrics, beat.received_at)
   capabilities = request.capabilities or session.capabilities
   if (capabilities, labels) != (session.capabilities, session.labels):
     session.capabilities, session.labels = capabilities, labels

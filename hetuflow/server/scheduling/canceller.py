@@ -44,8 +44,9 @@ class Canceller:
     """Pass cancels on for ever."""
     task_status.started()
     while True:
-      await self._wakeup.wait(INTERVAL)
-      if len(self._sessions):
+      hinted = await self._wakeup.wait(INTERVAL)
+      # An idle server need not ask; a report that crosses a dispatch could be mistaken.
+      if hinted or not all(session.at_rest for session in self._sessions):
         await self._outage.retry(self.cancel_once)
 
   async def cancel_once(self) -> int:

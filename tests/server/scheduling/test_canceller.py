@@ -1,5 +1,8 @@
 """Cancels on their way to the agents that have the tasks."""
 
+import time
+
+import pytest
 import trio
 from support.members import dispatched, join, make_tasks, messages
 from support.world import make_job
@@ -11,8 +14,9 @@ from hetuflow.protocol.messages import (
   AgentCommandKind,
   TaskInstanceUpdate,
 )
-from hetuflow.protocol.model import TaskId
+from hetuflow.protocol.model import AgentId, AgentMetrics, InstanceId, TaskId
 from hetuflow.protocol.states import TaskInstanceStatus
+from hetuflow.server.scheduling import canceller as canceller_module
 from hetuflow.server.scheduling.canceller import REPEAT_AFTER, Canceller
 from hetuflow.server.scheduling.poller import Poller
 from hetuflow.server.session import Session
@@ -104,3 +108,67 @@ async def test_a_wakeup_passes_a_cancel_on_at_once(database: Database) -> None:
       while not agent.frames:
         await agent.wakeup.wait()
       nursery.cancel_scope.cancel()
+
+
+async def test_without_a_hint_a_cancel_is_found_all_the_same(
+  database: Database,
+) -> None:
+  sessions = Sessions()
+  agent, [task_id] = await claim(database, sessions)
+  await request_cancel(database, task_id)
+  with trio.fail_after(20):
+    async with trio.open_nursery() as nursery:
+      await nursery.start(Canceller(database, sessions, Wakeup()).run)
+      while not agent.frames:
+        await agent.wakeup.wait()
+      nursery.cancel_scope.cancel()
+
+
+async def test_where_nobody_has_anything_to_cancel_nobody_is_asked(
+  database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  asked = trio.Event()
+
+  async def note(*_: object) -> dict[AgentId, list[InstanceId]]:
+    asked.set()
+    return {}
+
+  monkeypatch.setattr(canceller_module, "list_cancels", note)
+  monkeypatch.setattr(canceller_module, "INTERVAL", 0.01)
+  sessions = Sessions()
+  agent = await join(database, sessions)
+  agent.learn(AgentMetrics(), time.monotonic())
+  wakeup = Wakeup()
+  with trio.fail_after(20):
+    async with trio.open_nursery() as nursery:
+      await nursery.start(Canceller(database, sessions, wakeup).run)
+      await trio.sleep(0.1)
+      assert not asked.is_set()
+      wakeup.set()
+      await asked.wait()
+      nursery.cancel_scope.cancel()
+
+
+async def test_an_agent_is_at_rest_that_has_nothing_and_was_sent_nothing_since(
+  database: Database,
+) -> None:
+  sessions = Sessions()
+  before = time.monotonic()
+  agent = await join(database, sessions)
+  assert not agent.at_rest
+  agent.learn(AgentMetrics(running=1), time.monotonic())
+  assert not agent.at_rest
+  agent.learn(AgentMetrics(), time.monotonic())
+  assert agent.at_rest
+  await make_tasks(database, await make_job(database))
+  agent.grant(1, 0)
+  poller = Poller(database, sessions, interval=1.0, wakeup=Wakeup())
+  assert await poller.poll_once() or agent.frames
+  assert not agent.at_rest
+  agent.learn(AgentMetrics(), time.monotonic())
+  assert not agent.at_rest  # it has not acknowledged it
+  agent.unacknowledged.clear()
+  agent.learn(AgentMetrics(), before)
+  assert not agent.at_rest
+  agent.learn(AgentMetrics(), time.monotonic())
+  assert agent.at_rest
