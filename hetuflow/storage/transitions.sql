@@ -199,8 +199,12 @@ tasks AS (
   ) = (
     SELECT
       next.status,
-      CASE WHEN next.status IN ('running', 'succeeded', 'pending') THEN NULL
-        ELSE COALESCE(e.reason, e.status::text) END,
+      CASE
+        WHEN next.status IN ('running', 'succeeded', 'pending') THEN NULL
+        WHEN next.status = 'cancelled' AND t.cancel_requested_at IS NOT NULL
+          THEN 'cancelled by request'
+        ELSE COALESCE(e.reason, e.status::text)
+      END,
       next.due_at,
       next.due_at - t.priority * interval '1 minute',
       t.attempts - (e.status = 'released')::integer,

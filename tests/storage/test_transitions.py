@@ -234,6 +234,19 @@ REPORTABLE = {
 }
 
 
+@pytest.mark.parametrize(
+  "status", [TaskInstanceStatus.RELEASED, TaskInstanceStatus.FAILED]
+)
+async def test_a_task_that_was_to_be_cancelled_says_so_however_its_attempt_ended(
+  database: Database, status: TaskInstanceStatus
+) -> None:
+  scene = await make_scene(database, status=TaskStatus.DISPATCHED)
+  await request_cancel(database, scene.task_id)
+  await scene.report(status, reason="the agent does not have it")
+  task = await get_task(database, scene.task_id)
+  assert (task.status, task.reason) == (TaskStatus.CANCELLED, "cancelled by request")
+
+
 @pytest.mark.parametrize("status", TaskStatus)
 async def test_a_task_changes_as_the_table_says_and_never_otherwise(
   database: Database, status: TaskStatus
