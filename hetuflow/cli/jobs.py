@@ -2,7 +2,6 @@
 
 import shlex
 import tomllib
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,19 @@ import msgspec
 
 from hetuflow.cli import show
 from hetuflow.cli.find import find_job
+from hetuflow.cli.options import config_of, config_options, timing_options, timings_of
 from hetuflow.cli.session import Session, group, json_option, pass_session
-from hetuflow.cli.words import moment, pair
+from hetuflow.cli.words import pair
 from hetuflow.client.calls import jobs as calls
 from hetuflow.client.calls import schedules
 from hetuflow.errors import SettingsError
 from hetuflow.protocol import wire
-from hetuflow.protocol.model import JobForCreate, TaskConfig
+from hetuflow.protocol.model import JobForCreate, JobForUpdate, TaskConfig
 from hetuflow.protocol.states import ExecutorKind
 
 __all__ = ["command_of", "jobs", "timing_of"]
 
+TIMES = ("cron", "every", "at", "timezone")
 NAMES = click.argument("names", metavar="JOB...", nargs=-1, required=True)
 
 
@@ -97,26 +98,31 @@ def timing_of(schedule: dict[str, Any]) -> str:
 @click.argument("name", required=False)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--cron", help="Fires by this expression.")
-@click.option("--every", type=click.FloatRange(1), help="Fires every so many seconds.")
-@click.option("--at", type=moment, help="Fires once.")
-@click.option("--tz", "timezone", default="UTC", show_default=True)
-@click.option(
-  "--executor",
-  type=click.Choice(["process", "shell", "python"]),
-  default="process",
-  show_default=True,
-)
-@click.option("--env", type=pair, multiple=True, help="For the process's environment.")
-@click.option("--label", type=pair, multiple=True, help="Only on agents that have it.")
-@click.option("--timeout", type=click.FloatRange(0), default=0.0, help="Seconds.")
-@click.option("--retries", type=click.IntRange(0), default=0, show_default=True)
+@timing_options
+@config_options
 @click.option("--description", default="")
 @json_option
 @pass_session
-def create_job(session: Session, /, as_json: bool, **words: Any) -> None:
+def create_job(
+  session: Session,
+  /,
+  name: str | None,
+  command: tuple[str, ...],
+  file: Path | None,
+  description: str,
+  as_json: bool,
+  **words: Any,
+) -> None:
   """Make a job: NAME [options] -- COMMAND ARGS..., or --file with a job as JSON or TOML."""
-  body = _read(words["file"]) if words["file"] else _job_of(**words)
+  if file:
+    body = _read(file)
+  elif name and command:
+    times = timings_of(**{each: words.pop(each) for each in TIMES})
+    config = config_of(command, **words)
+    body = {"name": name, "config": config, "schedules": times}
+    body["description"] = description
+  else:
+    raise click.UsageError("give NAME -- COMMAND ARGS..., or --file FILE")
   body.setdefault("namespace_id", session.here)
   job = session.send(calls.create_job(wire.load(JobForCreate, body, strict=True)))
   if as_json:
@@ -141,48 +147,42 @@ def _read(file: Path) -> dict[str, Any]:
   return body
 
 
-def _job_of(
-  *,
-  name: str | None,
+@jobs.command("update")
+@click.argument("name", metavar="JOB")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@config_options
+@click.option("--description")
+@json_option
+@pass_session
+def update_job(
+  session: Session,
+  /,
+  name: str,
   command: tuple[str, ...],
-  cron: str | None,
-  every: float | None,
-  at: datetime | None,
-  timezone: str,
-  executor: str,
-  env: tuple[tuple[str, str], ...],
-  label: tuple[tuple[str, str], ...],
-  timeout: float,
-  retries: int,
-  description: str,
-  file: Path | None,
-) -> dict[str, Any]:
-  """Make the body of a job from options."""
-  if not name or not command:
-    raise click.UsageError("give NAME -- COMMAND ARGS..., or --file FILE")
-  times: list[dict[str, Any]] = [
-    {"kind": kind, field: value, "timezone": timezone}
-    for kind, field, value in (
-      ("cron", "cron_expression", cron),
-      ("time", "interval_seconds", every),
-      ("time", "run_at", at),
-    )
-    if value is not None
-  ]
-  return {
-    "name": name,
-    "description": description,
-    "config": {
-      "executor": executor,
-      "cmd": command[0],
-      "args": list(command[1:]),
-      "environment": dict(env),
-      "labels": dict(label),
-      "timeout": timeout,
-      "max_retries": retries,
-    },
-    "schedules": times,
-  }
+  description: str | None,
+  as_json: bool,
+  **words: Any,
+) -> None:
+  """Change a job: JOB [options] [-- COMMAND ARGS...]; what is not named stays.
+
+  --env and --label add to what is there. Tasks that are planned already run as the job
+  was when they were planned.
+  """
+  given = config_of(command, **words)
+  if not given and description is None:
+    raise click.UsageError("nothing to change: give options, or -- COMMAND ARGS...")
+  job = find_job(session, name)
+  for field in ("environment", "labels"):
+    if field in given:
+      given[field] = {**getattr(job.config, field), **given[field]}
+  change: dict[str, Any] = {} if description is None else {"description": description}
+  if given:
+    change["config"] = {**wire.dump(job.config), **given}
+  job = session.send(calls.update_job(job.id, wire.load(JobForUpdate, change)))
+  if as_json:
+    show.print_json(job)
+  else:
+    click.echo(f"{job.name}  version {job.version}")
 
 
 @jobs.command("enable")

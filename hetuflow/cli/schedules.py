@@ -1,15 +1,18 @@
 """``hetuflow schedules``: when jobs are due."""
 
 from itertools import islice
+from typing import Any
 
 import click
 
 from hetuflow.cli import show
 from hetuflow.cli.find import find_job, find_schedule, job_names
 from hetuflow.cli.jobs import timing_of
+from hetuflow.cli.options import timing_options, timings_of
 from hetuflow.cli.session import Session, group, json_option, pass_session
 from hetuflow.client.calls import schedules as calls
 from hetuflow.protocol import wire
+from hetuflow.protocol.model import ScheduleForCreate
 
 __all__ = ["schedules"]
 
@@ -62,6 +65,27 @@ def show_schedule(session: Session, name: str, as_json: bool) -> None:
     show.print_json(schedule)
   else:
     show.print_facts(wire.dump(schedule).items())
+
+
+@schedules.command("create")
+@click.argument("job", metavar="JOB")
+@timing_options
+@click.option("--name", default="", help="Made up when it is left out.")
+@json_option
+@pass_session
+def create_schedule(
+  session: Session, /, job: str, name: str, as_json: bool, **words: Any
+) -> None:
+  """Give a job one more schedule: --cron, --every or --at."""
+  times = timings_of(**words)
+  if len(times) != 1:
+    raise click.UsageError("give one of --cron, --every and --at")
+  body = {"job_id": find_job(session, job).id, "name": name, **times[0]}
+  made = session.send(calls.create_schedule(wire.load(ScheduleForCreate, body)))
+  if as_json:
+    show.print_json(made)
+  else:
+    click.echo(f"{made.name}  {made.id}")
 
 
 @schedules.command("enable")

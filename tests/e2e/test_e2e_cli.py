@@ -312,6 +312,33 @@ async def test_tasks_are_listed_by_status(cli: Command) -> None:
   assert [line.split()[1] for line in table.splitlines()[1:]] == [name, name]
 
 
+async def test_a_job_is_changed_and_what_is_not_named_stays(cli: Command) -> None:
+  with trio.fail_after(LIMIT_S):
+    name = await make(cli, "--env", "A=1", "--retries", "2", "--", "echo", "old")
+    told = (await cli("jobs", "update", name, "--env", "B=2", "--", "env")).ok()
+    shown = (await cli("jobs", "show", name, "--json")).ok().json
+    printed = (await cli("run", name, "--follow")).ok().out
+    idle = await cli("jobs", "update", name)
+    (await cli("jobs", "update", name, "--description", "why")).ok()
+    plain = (await cli("jobs", "show", name, "--json")).ok().json
+  assert told.text == f"{name}  version 2\n"
+  config = shown["config"]
+  assert (config["cmd"], config["args"], config["max_retries"]) == ("env", [], 2)
+  assert {b"A=1", b"B=2"} <= set(printed.splitlines())
+  assert (idle.code, plain["version"], plain["description"]) == (2, 2, "why")
+
+
+async def test_a_job_is_given_one_more_schedule(cli: Command) -> None:
+  with trio.fail_after(LIMIT_S):
+    name = await make(cli, "--", "true")
+    words = ("schedules", "create", name, "--cron", "0 3 * * *", "--tz", "Asia/Tokyo")
+    (await cli(*words, "--name", f"{name}-nightly")).ok()
+    [made] = (await cli("schedules", "list", "--job", name, "--json")).ok().json
+    none = await cli("schedules", "create", name)
+  assert (made["name"], made["timezone"]) == (f"{name}-nightly", "Asia/Tokyo")
+  assert none.code == 2
+
+
 async def test_lists_name_the_jobs_also_of_many_tasks(cli: Command) -> None:
   with trio.fail_after(LIMIT_S):
     names = [await make(cli, "--every", "3600", "--", "true") for _ in range(FEW + 1)]
