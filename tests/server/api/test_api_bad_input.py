@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import trio
 from quart.testing import WebsocketResponseError
 from structlog.testing import capture_logs
 from support.api import MAX_BODY_SIZE, Api, Reply
@@ -282,3 +283,18 @@ async def test_a_moment_that_its_offset_moves_out_of_bounds_spoils_no_list(
   assert (await api.post("schedules", schedule)).status == 422
   assert (await api.get("tasks")).body["items"] == []
   assert (await api.get("schedules")).body["items"] == []
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(api: Api) -> None:
+  api.app.config["BODY_TIMEOUT"] = 0.05
+  headers = {"Authorization": f"Bearer {api.key}", "Content-Length": "100"}
+  client = api.app.test_client()
+  with trio.fail_after(20):
+    async with client.request(
+      "/api/v1/jobs", method="POST", headers=headers
+    ) as connection:
+      await connection.send(b"{")
+      await connection.receive()
+      response = await connection.as_response()
+  assert response.status_code == 408
+  assert response.content_type == "application/problem+json"
