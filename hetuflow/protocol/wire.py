@@ -21,12 +21,7 @@ import msgspec
 
 from hetuflow.errors import ProtocolError
 from hetuflow.protocol.checks import FieldError
-from hetuflow.protocol.converter import (
-  MAX_DEPTH_ERROR,
-  NUL_ERROR,
-  holds_nul,
-  load,
-)
+from hetuflow.protocol.converter import load
 from hetuflow.protocol.messages import (
   BATCHES,
   PAYLOADS,
@@ -35,6 +30,7 @@ from hetuflow.protocol.messages import (
   MessageKind,
 )
 from hetuflow.protocol.model.ids import new_id
+from hetuflow.protocol.values import MAX_DEPTH_ERROR, NUL_ERROR, holds_nul
 
 __all__ = [
   "compress",
