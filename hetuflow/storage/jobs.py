@@ -5,6 +5,7 @@ from uuid import UUID
 
 from hetuflow.errors import Conflict, ProtocolError, ScheduleError
 from hetuflow.protocol.model import (
+  UNSET,
   Job,
   JobFilter,
   JobForCreate,
@@ -146,17 +147,23 @@ async def update_job(database: Executor, id: UUID, update: JobForUpdate) -> Job:
   Raises:
     ProtocolError: an executor that this version does not have.
     NotFound: there is no such job.
-    Conflict: the name is taken, or the job is deleted.
+    Conflict: the name is taken, the job is deleted, or has another version by now.
   """
   async with database.transaction() as connection:
     row = await _lock_live(connection, id)
+    if update.version not in (UNSET, row["version"]):
+      raise Conflict(
+        f"the job {row['name']!r} is at version {row['version']} by now,"
+        f" not {update.version}; read it and change that"
+      )
     values = {
       name: row[name] for name in ("version", "route_id", "priority", "max_retries")
     }
     if not isinstance(update.config, UnsetType):
       values |= await _new_version(connection, row, update.config)
     given = changes(update)
-    del given["config"], given["set_config"]
+    for name in ("config", "version"):
+      del given[name], given[f"set_{name}"]
     try:
       await connection.fetch(_sql.update_job, id=id, **given, **values)
     except Conflict as error:

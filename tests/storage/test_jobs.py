@@ -129,6 +129,31 @@ async def test_the_same_configuration_is_no_new_version(database: Database) -> N
   assert (changed.version, changed.description) == (1, "new")
 
 
+async def test_a_change_of_what_has_changed_meanwhile_is_refused(
+  database: Database,
+) -> None:
+  read = await make_job(database)
+  outcomes, refusals = [], []
+
+  async def change(cmd: str) -> None:
+    """Change the configuration as it was read."""
+    wish = JobForUpdate(config=TaskConfig(cmd=cmd), version=read.version)
+    try:
+      outcomes.append(await update_job(database, read.id, wish))
+    except Conflict as error:
+      refusals.append(str(error))
+
+  async with trio.open_nursery() as nursery:
+    for number in range(5):
+      nursery.start_soon(change, f"/bin/{number}")
+  [changed] = outcomes
+  assert len(refusals) == 4
+  assert all("is at version 2 by now, not 1" in refusal for refusal in refusals)
+  assert (await get_job(database, read.id)).config == changed.config
+  again = JobForUpdate(description="mine", version=2)
+  assert (await update_job(database, read.id, again)).description == "mine"
+
+
 async def test_a_job_cannot_be_given_a_name_that_is_taken(database: Database) -> None:
   await make_job(database, "one")
   two = await make_job(database, "two")

@@ -80,6 +80,9 @@ class JobForCreate:
 class JobForUpdate:
   """What may be changed of a job; what is left out stays, ``config`` is replaced whole.
 
+  With the ``version`` that the caller has read, nothing is changed where the job has
+  another configuration by now: it would be lost.
+
   Example:
     {"description": "every night"}
   """
@@ -87,6 +90,7 @@ class JobForUpdate:
   name: str | UnsetType = attrs.field(default=UNSET, validator=length(1, 200))
   description: str | UnsetType = attrs.field(default=UNSET, validator=length(0, 10_000))
   config: TaskConfig | UnsetType = UNSET
+  version: int | UnsetType = UNSET
 
 
 @attrs.frozen(kw_only=True)
