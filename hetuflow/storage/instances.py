@@ -78,7 +78,7 @@ async def query_instances(
     limit: how many at most.
     cursor: the id of the last one of the page before.
   """
-  live = filter.status in INSTANCE_LIVE
+  live = None if filter.status is None else filter.status in INSTANCE_LIVE
   rows = await fetch_page(
     executor,
     _sql.query_instances,

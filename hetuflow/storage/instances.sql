@@ -17,7 +17,8 @@ WHERE ($cursor::uuid IS NULL OR id < $cursor)
   AND ($job_id::uuid IS NULL OR job_id = $job_id)
   AND ($agent_id::uuid IS NULL OR agent_id = $agent_id)
   AND ($status::task_instance_status IS NULL OR status = $status)
-  AND (NOT $live::boolean OR completed_at = 'infinity')
+  AND ($live::boolean IS NULL OR NOT $live OR completed_at = 'infinity')
+  AND ($live IS NULL OR $live OR completed_at < 'infinity')
 ORDER BY id DESC
 LIMIT $limit
 

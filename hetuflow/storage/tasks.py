@@ -136,7 +136,7 @@ async def query_tasks(
     limit: how many at most.
     cursor: the id of the last one of the page before.
   """
-  live = filter.status is not None and filter.status not in TASK_FINAL
+  live = None if filter.status is None else filter.status not in TASK_FINAL
   rows = await fetch_page(
     executor,
     _sql.query_tasks,

@@ -61,7 +61,8 @@ WHERE ($cursor::uuid IS NULL OR id < $cursor)
   AND ($job_id::uuid IS NULL OR job_id = $job_id)
   AND ($schedule_id::uuid IS NULL OR schedule_id = $schedule_id)
   AND ($status::task_status IS NULL OR status = $status)
-  AND (NOT $live::boolean OR completed_at = 'infinity')
+  AND ($live::boolean IS NULL OR NOT $live OR completed_at = 'infinity')
+  AND ($live IS NULL OR $live OR completed_at < 'infinity')
 ORDER BY id DESC
 LIMIT $limit
 

@@ -1,13 +1,13 @@
 """The plans of the hot statements, with a crowd of rows that do not concern them."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from support.members import join, make_tasks
+from support.plans import explain, explain_generic, scans
 from support.world import make_job, query
 
 from hetuflow.protocol.model import TaskConfig, new_id
@@ -46,54 +46,6 @@ ROUTE = query("SELECT route_id FROM sched_job WHERE id = $job_id")
 
 class Undo(Exception):
   """Ends a transaction of which nothing is to stay."""
-
-
-def nodes(plan: Any) -> Iterator[dict[str, Any]]:
-  """Walk over a plan."""
-  yield plan
-  for child in plan.get("Plans", []):
-    yield from nodes(child)
-
-
-async def explain(
-  connection: Connection, statement: Query, options: str, values: dict[str, Any]
-) -> list[dict[str, Any]]:
-  """Return the nodes of the plan that a statement gets for these values."""
-  wrapped = Query(
-    name="explain",
-    text=f"EXPLAIN ({options}, FORMAT JSON) {statement.text}",
-    parameters=statement.parameters,
-  )
-  return list(nodes(read(await connection.fetchval(wrapped, **values))))
-
-
-async def explain_generic(
-  connection: Connection, statement: Query
-) -> list[dict[str, Any]]:
-  """Return the nodes of the plan that is kept for a prepared statement."""
-  nothing = ", ".join(["NULL"] * len(statement.parameters))
-  await connection.execute_script(
-    f"SET LOCAL plan_cache_mode = force_generic_plan; PREPARE kept AS {statement.text}"
-  )
-  rows = await connection.fetchval(
-    query(f"EXPLAIN (FORMAT JSON) EXECUTE kept({nothing})")
-  )
-  await connection.execute_script("DEALLOCATE kept")
-  return list(nodes(read(rows)))
-
-
-def read(answer: Any) -> Any:
-  """Take the plan out of the answer."""
-  return msgspec.json.decode(answer)[0]["Plan"]
-
-
-def scans(plan: list[dict[str, Any]]) -> set[tuple[str, str]]:
-  """List which tables are read by which index, or how else."""
-  return {
-    (node["Relation Name"], node.get("Index Name", node["Node Type"]))
-    for node in plan
-    if "Relation Name" in node and "Scan" in node["Node Type"]
-  }
 
 
 def check_claim(plan: list[dict[str, Any]]) -> None:

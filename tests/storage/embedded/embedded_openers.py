@@ -84,6 +84,11 @@ def made(folder: Path, pattern: str) -> bool:
   return any(folder.glob(pattern))
 
 
+def homes_below(folder: Path) -> list[Path]:
+  """The homes of databases in a folder."""
+  return [path.parent for path in folder.glob("*/data")]
+
+
 async def query(cluster: Cluster, sql: str) -> str:
   """The answer of psql."""
   command = [cluster.binaries / "psql", cluster.dsn, "-XAtc", sql]
