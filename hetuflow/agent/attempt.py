@@ -5,9 +5,9 @@ from typing import Protocol
 
 import trio
 
+from hetuflow.agent.chunks import Chunk
 from hetuflow.agent.instances import Instance, Stop
 from hetuflow.agent.outbox import Outbox
-from hetuflow.agent.output import Chunk
 from hetuflow.agent.reports import Outcome
 from hetuflow.nursery import Wakeup
 from hetuflow.protocol.states import TaskInstanceStatus

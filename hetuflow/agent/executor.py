@@ -19,12 +19,13 @@ import structlog
 import trio
 
 from hetuflow.agent.attempt import Attempt, Runner, Turned
-from hetuflow.agent.clock import DisciplinedClock, Lease
+from hetuflow.agent.clock import DisciplinedClock
 from hetuflow.agent.executors.python import PythonExecutor
 from hetuflow.agent.instances import Instance, Instances, Stage, Stop
 from hetuflow.agent.journal import Journal, JournalFull
 from hetuflow.agent.orphans import Orphans
 from hetuflow.agent.outbox import Outbox
+from hetuflow.agent.permission import Permission
 from hetuflow.agent.reports import Outcome, describe_exception
 from hetuflow.agent.spawned import Spawned
 from hetuflow.errors import LaunchError
@@ -37,9 +38,7 @@ BATCH = 500
 POLL_SECONDS = 1.0
 LAST_WORDS_SECONDS = 5.0
 YIELD_SECONDS = 0.005
-LEASE_EXPIRED = "lease expired"
 SHUT_DOWN = "agent shut down"
-START_DEADLINE = "start_deadline"
 
 _S = TaskInstanceStatus
 
@@ -54,7 +53,7 @@ class Executor:
     outbox: takes results.
     instances: the ledger.
     clock: database time.
-    lease: the session's; without it only what was held may start, for a while.
+    permission: asked for each attempt right before it starts.
     runners: how each kind runs; but for inline functions.
     functions: the executor of Python functions, for the inline ones.
     orphans: ends what an earlier start of the agent left running.
@@ -72,7 +71,7 @@ class Executor:
     outbox: Outbox,
     instances: Instances,
     clock: DisciplinedClock,
-    lease: Lease,
+    permission: Permission,
     runners: Mapping[ExecutorKind, Runner],
     functions: PythonExecutor,
     orphans: Orphans,
@@ -86,7 +85,7 @@ class Executor:
     self._outbox = outbox
     self._instances = instances
     self._clock = clock
-    self._lease = lease
+    self._permission = permission
     self._runners = runners
     self._functions = functions
     self._orphans = orphans
@@ -214,7 +213,7 @@ class Executor:
 
   async def _live(self, instance: Instance) -> None:
     """Run one attempt to its end and leave its result."""
-    attempt = Attempt(instance, refusal=self.refusal, outbox=self._outbox)
+    attempt = Attempt(instance, refusal=self._permission.refusal, outbox=self._outbox)
     try:
       outcome = await self._run(attempt)
     except BaseException:
@@ -249,24 +248,6 @@ class Executor:
         completed_at=self._clock.now(),
       )
 
-  def refusal(self, instance: Instance) -> Outcome | None:
-    """Say what to report of an attempt that must not start now; None if it may."""
-    if (stop := instance.stop) is not None:
-      return self._ended(stop.status or _S.CANCELLED, stop.reason)
-    if not self._lease.held() and not self._is_kept(instance):
-      return self._ended(_S.RELEASED, LEASE_EXPIRED)
-    deadline = instance.job.config.start_deadline
-    if deadline is not None:
-      latest = instance.task.scheduled_at.timestamp() + deadline
-      if self._clock.now() > latest:
-        return self._ended(_S.CANCELLED, START_DEADLINE)
-    return None
-
-  def _is_kept(self, instance: Instance) -> bool:
-    """Whether a planned attempt may start without a session, as it may for a while."""
-    task = instance.task
-    return task.held and self._clock.now() <= instance.due_at + task.lease
-
   async def _leave(self, results: Sequence[tuple[Instance, Outcome]]) -> None:
     """Leave results; their slots are free then.
 
@@ -298,7 +279,7 @@ class Executor:
     results = []
     pause_at = trio.current_time() + YIELD_SECONDS
     for instance in batch:
-      outcome = self.refusal(instance) or self._functions.call(instance)
+      outcome = self._permission.refusal(instance) or self._functions.call(instance)
       results.append((instance, outcome))
       if trio.current_time() > pause_at:
         await trio.lowlevel.cancel_shielded_checkpoint()

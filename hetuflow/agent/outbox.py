@@ -23,11 +23,11 @@ import structlog
 import trio
 
 from hetuflow.agent.backlog import Backlog
+from hetuflow.agent.chunks import Chunk
 from hetuflow.agent.instances import Instance, Instances, Stage
 from hetuflow.agent.journal import Entry, Journal, JournalFull
 from hetuflow.agent.lane import Lane, Report
 from hetuflow.agent.link import Link, Session
-from hetuflow.agent.output import Chunk
 from hetuflow.agent.reports import Outcome, make_update
 from hetuflow.agent.sweeper import Sweeper
 from hetuflow.nursery import Backoff, Outage

@@ -13,48 +13,20 @@ import os
 import select
 from collections.abc import Callable
 from contextlib import closing
-from typing import Protocol
 
 import trio
 from attrs import evolve, field, frozen
 
+from hetuflow.agent.chunks import Chunker, Sink
 from hetuflow.agent.process.running import Exit, Running
 from hetuflow.agent.process.tree import has_leftovers, terminate_tree
 
-__all__ = ["Chunk", "Collected", "Sink", "collect"]
+__all__ = ["Collected", "collect"]
 
-FLUSH_BYTES = 64 * 1024
-FLUSH_SECONDS = 0.2
 READ_BYTES = 64 * 1024
-TAIL_BYTES = 4096
 SILENCE_SECONDS = 0.25
 DRAIN_SECONDS = 2.0
 CLEANUP_SECONDS = 10.0
-
-
-@frozen
-class Chunk:
-  """A piece of one stream, byte exact.
-
-  Args:
-    stream: `stdout` or `stderr`.
-    offset: how many bytes the stream had before it, those left out included.
-    data: the bytes.
-  """
-
-  stream: str
-  offset: int
-  data: bytes
-
-
-class Sink(Protocol):
-  """What takes chunks: a memory channel, or anything that says in time that it is full."""
-
-  def send_nowait(self, value: Chunk, /) -> None:
-    """Take a chunk, or raise `trio.WouldBlock` or `trio.BrokenResourceError`."""
-
-  async def send(self, value: Chunk, /) -> None:
-    """Take a chunk when there is room, or raise `trio.BrokenResourceError`."""
 
 
 @frozen(kw_only=True)
@@ -104,13 +76,13 @@ async def collect(
     grace: seconds that leftovers have between SIGTERM and SIGKILL.
     interrupted: told, if this is cancelled or fails, of a process that had ended by then.
   """
-  output = _Output(running, send, limit)
+  output = Chunker(running, send, limit)
   try:
     with closing(_Reader(running, output)) as reader:
       return await reader.run(grace)
   except BaseException:
     if (ended := running.poll()) is not None:
-      interrupted(output.collected(ended))
+      interrupted(_sum_up(output, ended))
     # Frees what ending a tree takes, should it be descriptors that we ran out of.
     running.close_streams()
     with trio.move_on_after(CLEANUP_SECONDS, shield=True):
@@ -123,7 +95,7 @@ async def collect(
 class _Reader:
   """Waits for two streams and one process in one place."""
 
-  def __init__(self, running: Running, output: "_Output") -> None:
+  def __init__(self, running: Running, output: Chunker) -> None:
     self._running = running
     self._output = output
     self._epoll = select.epoll(3)
@@ -154,7 +126,7 @@ class _Reader:
     await self._output.finish()
     ended = self._running.poll()
     assert ended is not None  # noqa: S101 - the loop above ended by it
-    done = self._output.collected(ended)
+    done = _sum_up(self._output, ended)
     return evolve(done, cut=cut, leftovers=leftovers, gone=gone)
 
   async def _end_leftovers(self, grace: float) -> bool:
@@ -206,109 +178,12 @@ class _Reader:
           return
 
 
-class _Output:
-  """Collects bytes into chunks: a head delivered live, a tail kept for the end."""
-
-  def __init__(self, running: Running, send: Sink | None, limit: int) -> None:
-    self._running = running
-    self._send = send
-    self._head_left = limit - limit // 2
-    self._late_size = limit // 2
-    self._late: dict[str, bytearray] = {}
-    self._pending: dict[str, bytearray] = {}
-    self._tail = b""
-    self._written: dict[str, int] = {}
-    self._flushed: dict[str, int] = {}
-    self._delivered = 0
-    self.flush_at = math.inf
-
-  async def add(self, stream: str, data: bytes) -> None:
-    """Take in what was read."""
-    self._tail = (self._tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
-    self._written[stream] = self._written.get(stream, 0) + len(data)
-    if self._send is None:
-      return
-    head = data[: self._head_left]
-    self._head_left -= len(head)
-    if head:
-      await self._add_head(stream, head)
-    if len(head) < len(data):
-      self._keep(stream, data[len(head) :])
-
-  async def flush_due(self) -> None:
-    """Deliver what has waited long enough."""
-    if trio.current_time() >= self.flush_at:
-      await self.flush()
-
-  async def flush(self) -> None:
-    """Deliver what is pending of both streams."""
-    self.flush_at = math.inf
-    pending, self._pending = self._pending, {}
-    for stream, data in pending.items():
-      start = self._flushed.get(stream, 0)
-      self._flushed[stream] = start + len(data)
-      await self._deliver(stream, start, data)
-
-  async def finish(self) -> None:
-    """Deliver all that is left: the rest of the head, then the tail."""
-    await self.flush()
-    late, self._late = self._late, {}
-    for stream, data in late.items():
-      await self._deliver(stream, self._written[stream] - len(data), data)
-
-  def collected(self, ended: Exit) -> Collected:
-    """Sum up."""
-    total = sum(self._written.values())
-    return Collected(
-      exit=ended,
-      tail=self._tail,
-      written=self._written,
-      missing=total - self._delivered,
-    )
-
-  async def _add_head(self, stream: str, data: bytes) -> None:
-    """Let bytes wait for more, but not for long."""
-    pending = self._pending.setdefault(stream, bytearray())
-    pending += data
-    if self.flush_at == math.inf:
-      self.flush_at = trio.current_time() + FLUSH_SECONDS
-    if len(pending) >= FLUSH_BYTES or not self._head_left:
-      await self.flush()
-
-  def _keep(self, stream: str, data: bytes) -> None:
-    """Keep bytes for the end; of what no longer fits the oldest of the longer falls off."""
-    self._late.setdefault(stream, bytearray()).extend(data)
-    while (excess := sum(map(len, self._late.values())) - self._late_size) > 0:
-      longest = max(self._late.values(), key=len)
-      del longest[:excess]
-
-  async def _deliver(self, stream: str, start: int, data: bytearray) -> None:
-    """Hand over bytes that begin at offset `start`, in chunks."""
-    for at in range(0, len(data), FLUSH_BYTES):
-      chunk = Chunk(stream, start + at, bytes(data[at : at + FLUSH_BYTES]))
-      if self._send is not None and await self._hand_over(self._send, chunk):
-        self._delivered += len(chunk.data)
-      else:
-        self._send = None
-
-  async def _hand_over(self, send: Sink, chunk: Chunk) -> bool:
-    """Send one chunk, waiting for room; False if nobody is there to take it."""
-    try:
-      send.send_nowait(chunk)
-    except trio.BrokenResourceError:
-      return False
-    except trio.WouldBlock:
-      return await self._wait_for_room(send, chunk)
-    return True
-
-  async def _wait_for_room(self, send: Sink, chunk: Chunk) -> bool:
-    """Send when there is room; the end of the process is noted while we wait."""
-    taken = True
-    async with trio.open_nursery() as nursery:
-      nursery.start_soon(self._running.wait)
-      try:
-        await send.send(chunk)
-      except trio.BrokenResourceError:
-        taken = False
-      nursery.cancel_scope.cancel()
-    return taken
+def _sum_up(output: Chunker, ended: Exit) -> Collected:
+  """Say how a process ended and what it wrote."""
+  total = sum(output.written.values())
+  return Collected(
+    exit=ended,
+    tail=output.tail,
+    written=output.written,
+    missing=total - output.delivered,
+  )

@@ -22,6 +22,7 @@ from hetuflow.agent.link import Link
 from hetuflow.agent.monitor import Monitor
 from hetuflow.agent.orphans import Orphans
 from hetuflow.agent.outbox import Outbox
+from hetuflow.agent.permission import Permission
 from hetuflow.agent.process import Helper
 from hetuflow.agent.puller import Puller
 from hetuflow.agent.recovery import Recovery
@@ -100,7 +101,7 @@ def wire_parts(
     outbox=outbox,
     instances=instances,
     clock=clock,
-    lease=lease,
+    permission=Permission(clock=clock, lease=lease),
     runners={**processes, ExecutorKind.PYTHON: functions},
     functions=functions,
     orphans=orphans,

@@ -6,8 +6,9 @@ from collections import Counter
 
 import trio
 
+from hetuflow.agent.chunks import Chunk
 from hetuflow.agent.launcher import start_process
-from hetuflow.agent.output import Chunk, collect
+from hetuflow.agent.output import collect
 from hetuflow.agent.process import LaunchSpec, terminate_tree
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HETUFLOW_INSTANCE_ID": f"output-{os.getpid()}"}

@@ -14,10 +14,10 @@ import trio
 from attrs import define
 
 from hetuflow.agent.attempt import Attempt
+from hetuflow.agent.chunks import Chunk
 from hetuflow.agent.clock import DisciplinedClock
 from hetuflow.agent.functions import Function, TaskContext, registered
 from hetuflow.agent.instances import Instance, Instances, Stop
-from hetuflow.agent.output import Chunk
 from hetuflow.agent.reports import Outcome, clean, describe_exception
 from hetuflow.errors import LaunchError
 from hetuflow.nursery import Crowd
