@@ -1,52 +1,35 @@
 """The files in which a running server says where it is, and whether it still is there.
 
 ``DATA_DIR/server.json`` speaks of the server started last, ``DATA_DIR/servers/<id>.json``
-of each. A server that was killed leaves them behind, and its port to anybody: so they
-name its process too, by id and start time, which no other process can have.
+of each. A server that was killed leaves them behind, and its port to anybody. So a server
+keeps its files locked (flock(2)) for as long as it runs: whoever can lock one has found
+what is left of a dead one. Ids of processes are given anew and mean nothing in another
+container; a lock means the same to everybody on the machine.
 """
 
+import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 from attrs import frozen
 
-__all__ = ["Ready", "read_ready", "ready_files", "start_ticks"]
-
-_STATE, _START = 0, 19
-"""Of /proc/<pid>/stat behind the name in brackets: proc_pid_stat(5), fields 3 and 22."""
+__all__ = ["Ready", "publish_ready", "read_ready", "ready_files"]
 
 
 @frozen(kw_only=True)
 class Ready:
-  """What a ready file says; more is for people.
+  """What a ready file tells.
 
   Args:
     url: of the API, without a slash at the end.
-    pid: of the server's process.
-    started: when the kernel started that process, in clock ticks since the boot; None
-      where it could not be told.
+    is_running: whether the server that wrote it still runs.
   """
 
   url: str
-  pid: int | None = None
-  started: int | None = None
-
-  @property
-  def is_running(self) -> bool:
-    """Whether the process that wrote it lives, as far as that can be told from here."""
-    if self.pid is None:
-      return True
-    if self.started is not None and Path("/proc/self/stat").exists():
-      return start_ticks(self.pid) == self.started
-    try:
-      os.kill(self.pid, 0)
-    except ProcessLookupError:
-      return False
-    except PermissionError:
-      pass
-    return True
+  is_running: bool
 
 
 def ready_files(data_dir: Path) -> Iterator[Path]:
@@ -55,7 +38,18 @@ def ready_files(data_dir: Path) -> Iterator[Path]:
   yield from sorted(data_dir.glob("servers/*.json"))
 
 
-def read_ready(file: Path) -> Ready | None:
+@contextmanager
+def publish_ready(path: Path, text: bytes) -> Iterator[None]:
+  """Write a ready file, so that nobody reads half of it, and lock it for the block."""
+  draft = path.with_name(f".{path.name}.{os.getpid()}")
+  with draft.open("wb", buffering=0) as file:
+    file.write(text)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    draft.replace(path)
+    yield
+
+
+def read_ready(path: Path) -> Ready | None:
   """Read a ready file; None where there is none.
 
   Raises:
@@ -63,25 +57,21 @@ def read_ready(file: Path) -> Ready | None:
     OSError: it cannot be read.
   """
   try:
-    said = msgspec.json.decode(file.read_bytes())
-    return Ready(
-      url=str(said["url"]).rstrip("/"), pid=said.get("pid"), started=said.get("started")
-    )
+    with path.open("rb") as file:
+      said = msgspec.json.decode(file.read())
+      return Ready(
+        url=str(said["url"]).rstrip("/"), is_running=_is_locked(file.fileno())
+      )
   except FileNotFoundError:
     return None
-  except (KeyError, TypeError, AttributeError) as error:
+  except (KeyError, TypeError) as error:
     raise ValueError(f"no url in it: {error!r}") from error
 
 
-def start_ticks(pid: int) -> int | None:
-  """Return when a process was started, in clock ticks; None if it is gone.
-
-  Source: proc_pid_stat(5). The name of the program may hold spaces and brackets. One
-  that has ended and was not waited for counts as gone.
-  """
+def _is_locked(fd: int) -> bool:
+  """Tell whether somebody keeps an open file locked."""
   try:
-    text = Path(f"/proc/{pid:d}/stat").read_text("utf-8", errors="replace")
-  except OSError:
-    return None
-  fields = text.rpartition(")")[2].split()
-  return None if fields[_STATE] in "ZX" else int(fields[_START])
+    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return True
+  return False

@@ -99,7 +99,7 @@ def _local_url(folder: Path) -> str:
     if each.is_running:
       return each.url
   if said:
-    where = f"the server of {folder} does not run any more (process {said[0].pid})"
+    where = f"the server of {folder} does not run any more"
   else:
     where = f"there is no {folder / 'server.json'}"
   raise SettingsError(

@@ -1,31 +1,35 @@
 """How a server is found, and to whom a key is given."""
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+import hetuflow
 from hetuflow.client import find_server
 from hetuflow.client.place import find_data_dir
 from hetuflow.errors import SettingsError
-from hetuflow.ready import start_ticks
+from hetuflow.ready import Ready, publish_ready, read_ready
 
 LOCAL = "http://127.0.0.1:8080"
+OTHER = "http://[::1]:9"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-  """Lay out a data folder as two servers leave it."""
+def folder(tmp_path: Path) -> Iterator[Path]:
+  """Lay out a data folder as it is while two servers run."""
   (tmp_path / "servers").mkdir()
-  own = {"url": LOCAL, "pid": os.getpid(), "started": start_ticks(os.getpid())}
-  (tmp_path / "server.json").write_text(json.dumps(own))
-  (tmp_path / "servers" / "a.json").write_text(json.dumps({"url": LOCAL}))
-  (tmp_path / "servers" / "b.json").write_text(json.dumps({"url": "http://[::1]:9"}))
-  (tmp_path / "admin.key").write_text("local\n")
-  return tmp_path
+  files = {"server.json": LOCAL, "servers/a.json": LOCAL, "servers/b.json": OTHER}
+  with ExitStack() as running:
+    for name, url in files.items():
+      text = json.dumps({"url": url}).encode()
+      running.enter_context(publish_ready(tmp_path / name, text))
+    (tmp_path / "admin.key").write_text("local\n")
+    yield tmp_path
 
 
 def test_arguments_win_over_everything(folder: Path) -> None:
@@ -97,48 +101,42 @@ def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(
   assert str(refused.value) == f"the key for {LOCAL} has characters that no key has"
 
 
-def leave_behind(folder: Path, pid: int, started: int | None) -> None:
-  """Lay out the only file of a data folder as a server leaves it that was killed."""
-  for file in (folder / "servers").iterdir():
-    file.unlink()
-  said = {"url": LOCAL, "pid": pid, "started": started}
-  (folder / "server.json").write_text(json.dumps(said))
-
-
-def ended_process() -> int:
-  """Return the id of a process that has ended."""
-  with subprocess.Popen([sys.executable, "-c", ""]) as process:
-    return process.pid
-
-
-@pytest.mark.parametrize("how", ["gone", "gone, start unknown", "id taken by another"])
 def test_the_key_is_not_given_to_who_took_the_port_of_a_killed_server(
-  folder: Path, how: str
+  folder: Path,
 ) -> None:
-  pid = os.getpid() if how == "id taken by another" else ended_process()
-  leave_behind(folder, pid, None if how == "gone, start unknown" else 4711)
+  for file in (folder / "server.json", folder / "servers" / "a.json"):
+    left = file.with_suffix(".left")
+    left.write_bytes(file.read_bytes())  # what a killed server leaves is not locked
+    left.replace(file)
   with pytest.raises(SettingsError, match="HETUFLOW_API_KEY"):
     find_server(server=LOCAL, data_dir=folder, environ={})
+  # The other one still runs.
+  place = find_server(data_dir=folder, environ={})
+  assert (place.url, place.key) == (OTHER, "local")
+  (folder / "servers" / "b.json").unlink()
   with pytest.raises(SettingsError, match="does not run any more"):
     find_server(data_dir=folder, environ={})
 
 
-def test_a_running_server_is_found_beside_one_that_was_killed(folder: Path) -> None:
-  own = {"url": "http://live", "pid": os.getpid(), "started": start_ticks(os.getpid())}
-  leave_behind(folder, ended_process(), None)
-  (folder / "servers" / "live.json").write_text(json.dumps(own))
-  place = find_server(data_dir=folder, environ={})
-  assert (place.url, place.key) == ("http://live", "local")
-
-
-def test_a_process_nobody_waited_for_is_gone() -> None:
+def test_a_lock_ends_with_the_process_that_held_it(tmp_path: Path) -> None:
+  file = tmp_path / "server.json"
+  script = (
+    "import pathlib, sys; from hetuflow.ready import publish_ready\n"
+    'with publish_ready(pathlib.Path(sys.argv[1]), b\'{"url": "http://a"}\'):\n'
+    "  print('ready', flush=True); sys.stdin.read()\n"
+  )
   with subprocess.Popen(
-    [sys.executable, "-c", "pass"], stdout=subprocess.PIPE
-  ) as child:
-    assert child.stdout is not None
-    child.stdout.read()
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert start_ticks(child.pid) is None
+    [sys.executable, "-c", script, str(file)],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    cwd=Path(hetuflow.__file__).parents[1],
+  ) as process:
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    assert read_ready(file) == Ready(url="http://a", is_running=True)
+    process.kill()
+    process.wait()
+    assert read_ready(file) == Ready(url="http://a", is_running=False)
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from hetuflow.errors import Unavailable
 from hetuflow.nursery import Outage
 from hetuflow.protocol import wire
 from hetuflow.protocol.model import ServerForCreate
-from hetuflow.ready import start_ticks
+from hetuflow.ready import publish_ready
 from hetuflow.server.clock import DatabaseClock
 from hetuflow.storage.connect import Database
 from hetuflow.storage.servers import create_server, stop_server, touch_server
@@ -110,22 +110,20 @@ class Announcer:
       {
         "url": self._server.url,
         "pid": os.getpid(),
-        "started": start_ticks(os.getpid()),
         "version": self._server.version,
         "server_id": str(self._server.id),
       }
     )
     self._own.parent.mkdir(parents=True, exist_ok=True)
-    for path in (self._own, self._last):
-      _write_whole(path, text)
-    _log.info("server_ready", url=self._server.url, server_id=str(self._server.id))
-    task_status.started()
-    try:
-      await trio.sleep_forever()
-    finally:
-      self._own.unlink(missing_ok=True)
-      if self._speaks_of_us(self._last):
-        self._take_down()
+    with publish_ready(self._own, text), publish_ready(self._last, text):
+      _log.info("server_ready", url=self._server.url, server_id=str(self._server.id))
+      task_status.started()
+      try:
+        await trio.sleep_forever()
+      finally:
+        self._own.unlink(missing_ok=True)
+        if self._speaks_of_us(self._last):
+          self._take_down()
 
   def _take_down(self) -> None:
     """Remove ``server.json``; what another server wrote meanwhile is put back.
@@ -146,10 +144,3 @@ class Announcer:
       return str(self._server.id) in file.read_text(encoding="utf-8")
     except OSError:
       return False
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-  """Replace a file so that nobody reads half of it."""
-  draft = path.with_name(f".{path.name}.{os.getpid()}")
-  draft.write_bytes(data)
-  draft.replace(path)
