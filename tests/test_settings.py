@@ -7,13 +7,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from hetuflow.agent.chunks import FLUSH_BYTES
 from hetuflow.agent.config import (
   AgentConfig,
   agent_options,
   find_token,
   load_agent_config,
 )
+from hetuflow.agent.process.chunks import FLUSH_BYTES
 from hetuflow.errors import SettingsError
 from hetuflow.protocol import wire
 from hetuflow.protocol.messages import LogChunk, MessageKind, TaskLog

@@ -10,11 +10,11 @@ from uuid import UUID
 
 import structlog
 
-from hetuflow.agent.executor import Executor
 from hetuflow.agent.instances import Instance, Instances, Stage, Stop
-from hetuflow.agent.intake import Intake
-from hetuflow.agent.outbox import Outbox
 from hetuflow.agent.puller import Puller
+from hetuflow.agent.reporting.outbox import Outbox
+from hetuflow.agent.work.executor import Executor
+from hetuflow.agent.work.intake import Intake
 from hetuflow.protocol.messages import AgentCommand, AgentCommandKind, Envelope
 from hetuflow.protocol.states import TaskInstanceStatus
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import attrs
 
-from hetuflow.agent.wheel import Timer
+from hetuflow.agent.timing.wheel import Timer
 from hetuflow.nursery import Wakeup
 from hetuflow.protocol.messages import DispatchedTask, HeldClaim, NamedConfig
 from hetuflow.protocol.states import TaskInstanceStatus

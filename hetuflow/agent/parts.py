@@ -5,30 +5,30 @@ from uuid import UUID
 
 from attrs import frozen
 
-from hetuflow.agent.clock import DisciplinedClock, Lease
 from hetuflow.agent.config import AgentConfig
-from hetuflow.agent.connection import Connection
 from hetuflow.agent.control import Control
-from hetuflow.agent.endpoints import Endpoints
-from hetuflow.agent.executor import Executor
 from hetuflow.agent.executors.process import ProcessExecutor, process_argv
 from hetuflow.agent.executors.python import PythonExecutor
 from hetuflow.agent.executors.shell import shell_argv
-from hetuflow.agent.heartbeat import ClockKeeper, Exchanges, Heartbeat
 from hetuflow.agent.instances import Instance, Instances
-from hetuflow.agent.intake import Intake
 from hetuflow.agent.journal import Journal
-from hetuflow.agent.link import Link
+from hetuflow.agent.link.connection import Connection
+from hetuflow.agent.link.endpoints import Endpoints
+from hetuflow.agent.link.heartbeat import ClockKeeper, Exchanges, Heartbeat
+from hetuflow.agent.link.link import Link
+from hetuflow.agent.link.registration import Registration
 from hetuflow.agent.monitor import Monitor
-from hetuflow.agent.orphans import Orphans
-from hetuflow.agent.outbox import Outbox
-from hetuflow.agent.permission import Permission
 from hetuflow.agent.process import Helper
 from hetuflow.agent.puller import Puller
-from hetuflow.agent.recovery import Recovery
-from hetuflow.agent.registration import Registration
-from hetuflow.agent.spawned import Spawned
-from hetuflow.agent.wheel import WheelDriver
+from hetuflow.agent.reporting.outbox import Outbox
+from hetuflow.agent.timing.clock import DisciplinedClock, Lease
+from hetuflow.agent.timing.wheel import WheelDriver
+from hetuflow.agent.work.executor import Executor
+from hetuflow.agent.work.intake import Intake
+from hetuflow.agent.work.orphans import Orphans
+from hetuflow.agent.work.permission import Permission
+from hetuflow.agent.work.recovery import Recovery
+from hetuflow.agent.work.spawned import Spawned
 from hetuflow.nursery import Crowd
 from hetuflow.protocol.messages import MessageKind
 from hetuflow.protocol.states import ExecutorKind

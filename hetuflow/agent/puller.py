@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from hetuflow.agent.instances import Instances
-from hetuflow.agent.link import Link, Session
+from hetuflow.agent.link.link import Link, Session
 from hetuflow.protocol.messages import AcquireTaskRequest, MessageKind
 
 __all__ = ["Puller"]

@@ -1,6 +1,6 @@
 """The tree of the agent."""
 
-from hetuflow.agent.connection import Replaced
+from hetuflow.agent.link.connection import Replaced
 from hetuflow.agent.parts import Parts
 from hetuflow.errors import Refused, SettingsError
 from hetuflow.nursery import Child, Group, Restart

@@ -23,8 +23,8 @@ from hetuflow.agent.journal import open_journal
 from hetuflow.agent.process import find_orphans, scan_instances
 from hetuflow.agent.process.stat import read_stat
 from hetuflow.agent.program import open_agent
-from hetuflow.agent.recovery import UNREADABLE
 from hetuflow.agent.tree import build_tree
+from hetuflow.agent.work.recovery import UNREADABLE
 from hetuflow.nursery import render
 from hetuflow.protocol.messages import AgentCommandKind, MessageKind
 from hetuflow.protocol.states import TaskInstanceStatus as S

@@ -7,10 +7,10 @@ import pytest
 import trio
 from agent_stage import make_config, make_job, make_task, running_agent, settled
 
-from hetuflow.agent import websocket
 from hetuflow.agent.instances import Stage
-from hetuflow.agent.intake import JOURNAL_FULL, WITHOUT_CONFIG
 from hetuflow.agent.journal import open_journal
+from hetuflow.agent.link import websocket
+from hetuflow.agent.work.intake import JOURNAL_FULL, WITHOUT_CONFIG
 from hetuflow.protocol.messages import AgentCommandKind, MessageKind
 from hetuflow.protocol.states import TaskInstanceStatus as S
 

@@ -4,9 +4,10 @@ import pytest
 import trio
 from agent_stage import make_config, make_job, make_task, running_agent, settled
 
-from hetuflow.agent import function, functions, lane
+from hetuflow.agent import function, functions
 from hetuflow.agent.journal import open_journal
 from hetuflow.agent.process import scan_instances
+from hetuflow.agent.reporting import lane
 from hetuflow.protocol.messages import AckOutcome, MessageKind
 from hetuflow.protocol.states import TaskInstanceStatus as S
 

@@ -14,12 +14,12 @@ from agent_stage import (
   settled,
 )
 
-from hetuflow.agent import connection
 from hetuflow.agent.config import AgentConfig, AgentSettings
-from hetuflow.agent.connection import Replaced
-from hetuflow.agent.endpoints import DEFAULT_URL, Endpoint, Endpoints
+from hetuflow.agent.link import connection
+from hetuflow.agent.link.connection import Replaced
+from hetuflow.agent.link.endpoints import DEFAULT_URL, Endpoint, Endpoints
+from hetuflow.agent.link.websocket import CONNECT_SECONDS, Offline, open_websocket
 from hetuflow.agent.program import open_agent
-from hetuflow.agent.websocket import CONNECT_SECONDS, Offline, open_websocket
 from hetuflow.errors import Refused
 from hetuflow.nursery.groups import sole_leaf
 from hetuflow.protocol.messages import PROTOCOL_VERSION, MessageKind

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hetuflow.agent.clock import DisciplinedClock, Lease
+from hetuflow.agent.timing.clock import DisciplinedClock, Lease
 
 
 class Hand:

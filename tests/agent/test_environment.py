@@ -9,7 +9,7 @@ import pytest
 import trio
 from agent_stage import make_config, make_job, make_task, running_agent
 
-from hetuflow.agent.environment import PATH, fill, make_environment, make_spec
+from hetuflow.agent.executors.environment import PATH, fill, make_environment, make_spec
 from hetuflow.agent.executors.process import process_argv
 from hetuflow.agent.executors.shell import shell_argv
 from hetuflow.agent.instances import Instance, Stage

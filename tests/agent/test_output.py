@@ -6,10 +6,10 @@ from collections import Counter
 
 import trio
 
-from hetuflow.agent.chunks import Chunk
-from hetuflow.agent.launcher import start_process
-from hetuflow.agent.output import collect
 from hetuflow.agent.process import LaunchSpec, terminate_tree
+from hetuflow.agent.process.chunks import Chunk
+from hetuflow.agent.process.launcher import start_process
+from hetuflow.agent.process.output import collect
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HETUFLOW_INSTANCE_ID": f"output-{os.getpid()}"}
 

@@ -12,8 +12,6 @@ import time
 import pytest
 import trio
 
-from hetuflow.agent.launcher import start_process
-from hetuflow.agent.output import collect
 from hetuflow.agent.process import (
   LaunchSpec,
   Limits,
@@ -24,6 +22,8 @@ from hetuflow.agent.process import (
   scan_instances,
   terminate_tree,
 )
+from hetuflow.agent.process.launcher import start_process
+from hetuflow.agent.process.output import collect
 from hetuflow.agent.process.stat import read_stat
 from hetuflow.agent.process.tree import open_exactly, signal_exactly
 from hetuflow.errors import LaunchError

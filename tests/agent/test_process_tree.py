@@ -9,8 +9,8 @@ import threading
 import pytest
 import trio
 
-from hetuflow.agent.launcher import start_process
 from hetuflow.agent.process import LaunchSpec, census, terminate_tree
+from hetuflow.agent.process.launcher import start_process
 from hetuflow.agent.process.stat import read_stat
 from hetuflow.agent.process.tree import open_exactly
 
@@ -30,7 +30,7 @@ print(count, flush=True)
 """
 HIDDEN = """
 import trio
-from hetuflow.agent.launcher import start_process
+from hetuflow.agent.process.launcher import start_process
 from hetuflow.agent.process import LaunchSpec, terminate_tree
 
 async def main():

@@ -6,9 +6,9 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hetuflow.agent import wheel
-from hetuflow.agent.clock import DisciplinedClock
-from hetuflow.agent.wheel import TimingWheel, WheelDriver
+from hetuflow.agent.timing import wheel
+from hetuflow.agent.timing.clock import DisciplinedClock
+from hetuflow.agent.timing.wheel import TimingWheel, WheelDriver
 
 START = 1_700_000_000_123
 

@@ -11,14 +11,14 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from hetuflow.agent.attempt import Attempt
-from hetuflow.agent.clock import DisciplinedClock
-from hetuflow.agent.environment import fill, make_spec
+from hetuflow.agent.executors.attempt import Attempt
+from hetuflow.agent.executors.environment import fill, make_spec
 from hetuflow.agent.instances import Instance, Stop
-from hetuflow.agent.launcher import start_process
-from hetuflow.agent.output import Collected, collect
 from hetuflow.agent.process import Helper, LaunchSpec, Running, terminate_tree
-from hetuflow.agent.reports import Outcome
+from hetuflow.agent.process.launcher import start_process
+from hetuflow.agent.process.output import Collected, collect
+from hetuflow.agent.reporting.reports import Outcome
+from hetuflow.agent.timing.clock import DisciplinedClock
 from hetuflow.protocol.model import TaskMetrics
 from hetuflow.protocol.states import TaskInstanceStatus
 

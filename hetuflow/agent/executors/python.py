@@ -13,12 +13,12 @@ from typing import Any
 import trio
 from attrs import define
 
-from hetuflow.agent.attempt import Attempt
-from hetuflow.agent.chunks import Chunk
-from hetuflow.agent.clock import DisciplinedClock
+from hetuflow.agent.executors.attempt import Attempt
 from hetuflow.agent.functions import Function, TaskContext, registered
 from hetuflow.agent.instances import Instance, Instances, Stop
-from hetuflow.agent.reports import Outcome, clean, describe_exception
+from hetuflow.agent.process.chunks import Chunk
+from hetuflow.agent.reporting.reports import Outcome, clean, describe_exception
+from hetuflow.agent.timing.clock import DisciplinedClock
 from hetuflow.errors import LaunchError
 from hetuflow.nursery import Crowd
 from hetuflow.protocol import wire

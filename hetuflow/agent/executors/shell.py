@@ -1,6 +1,6 @@
 """Shell commands: a process whose program is the shell."""
 
-from hetuflow.agent.environment import fill
+from hetuflow.agent.executors.environment import fill
 from hetuflow.agent.instances import Instance
 
 __all__ = ["shell_argv"]

@@ -24,25 +24,16 @@ from pathlib import Path
 import trio
 from attrs import define, field
 
-from hetuflow.agent import journal_file
-from hetuflow.agent.journal_file import JournalFile, Statement, lock_directory
-from hetuflow.agent.journal_model import (
+from hetuflow.agent.journal import file as journal_file
+from hetuflow.agent.journal.file import JournalFile, Statement, lock_directory
+from hetuflow.agent.journal.model import (
   Claim,
-  ClaimState,
   Entry,
   JournalFull,
   Recovered,
 )
 
-__all__ = [
-  "Claim",
-  "ClaimState",
-  "Entry",
-  "Journal",
-  "JournalFull",
-  "Recovered",
-  "open_journal",
-]
+__all__ = ["Journal", "open_journal"]
 
 LIMIT_BYTES = 256 * 1024 * 1024
 PROBE_SECONDS = 1.0

@@ -10,9 +10,9 @@ import structlog
 import trio
 from attrs import field, frozen
 
-from hetuflow.agent.clock import Anchor, DisciplinedClock, Lease
-from hetuflow.agent.link import Link, Session
+from hetuflow.agent.link.link import Link, Session
 from hetuflow.agent.monitor import Monitor
+from hetuflow.agent.timing.clock import Anchor, DisciplinedClock, Lease
 from hetuflow.protocol.messages import (
   Envelope,
   HeartbeatRequest,

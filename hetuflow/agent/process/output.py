@@ -17,7 +17,7 @@ from contextlib import closing
 import trio
 from attrs import evolve, field, frozen
 
-from hetuflow.agent.chunks import Chunker, Sink
+from hetuflow.agent.process.chunks import Chunker, Sink
 from hetuflow.agent.process.running import Exit, Running
 from hetuflow.agent.process.tree import has_leftovers, terminate_tree
 

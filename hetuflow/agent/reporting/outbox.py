@@ -22,14 +22,14 @@ from uuid import UUID
 import structlog
 import trio
 
-from hetuflow.agent.backlog import Backlog
-from hetuflow.agent.chunks import Chunk
 from hetuflow.agent.instances import Instance, Instances, Stage
 from hetuflow.agent.journal import Entry, Journal, JournalFull
-from hetuflow.agent.lane import Lane, Report
-from hetuflow.agent.link import Link, Session
-from hetuflow.agent.reports import Outcome, make_update
-from hetuflow.agent.sweeper import Sweeper
+from hetuflow.agent.link.link import Link, Session
+from hetuflow.agent.process.chunks import Chunk
+from hetuflow.agent.reporting.backlog import Backlog
+from hetuflow.agent.reporting.lane import Lane, Report
+from hetuflow.agent.reporting.reports import Outcome, make_update
+from hetuflow.agent.reporting.sweeper import Sweeper
 from hetuflow.nursery import Backoff, Outage
 from hetuflow.protocol import wire
 from hetuflow.protocol.messages import Ack, AckOutcome, Envelope, LogChunk, MessageKind

@@ -10,7 +10,7 @@ from uuid import UUID
 import trio
 from attrs import define, field
 
-from hetuflow.agent.lane import Report
+from hetuflow.agent.reporting.lane import Report
 
 __all__ = ["Backlog"]
 

@@ -12,12 +12,12 @@ import structlog
 from trio_websocket import WebSocketConnection
 
 import hetuflow
-from hetuflow.agent.clock import DisciplinedClock, Lease
 from hetuflow.agent.config import AgentConfig
 from hetuflow.agent.instances import Instances
 from hetuflow.agent.journal import Journal
-from hetuflow.agent.link import Session
+from hetuflow.agent.link.link import Session
 from hetuflow.agent.monitor import Monitor
+from hetuflow.agent.timing.clock import DisciplinedClock, Lease
 from hetuflow.errors import ProtocolError, Refused
 from hetuflow.protocol import wire
 from hetuflow.protocol.messages import (

@@ -18,13 +18,13 @@ import structlog
 import trio
 from attrs import frozen
 
-from hetuflow.agent.claims import make_claims, unknown_job
-from hetuflow.agent.clock import DisciplinedClock
-from hetuflow.agent.executor import Executor
 from hetuflow.agent.instances import Instance, Instances, Stage
 from hetuflow.agent.journal import Journal, JournalFull
-from hetuflow.agent.link import Link, Session
-from hetuflow.agent.wheel import WheelDriver
+from hetuflow.agent.link.link import Link, Session
+from hetuflow.agent.timing.clock import DisciplinedClock
+from hetuflow.agent.timing.wheel import WheelDriver
+from hetuflow.agent.work.claims import make_claims, unknown_job
+from hetuflow.agent.work.executor import Executor
 from hetuflow.nursery import Wakeup
 from hetuflow.protocol.messages import (
   Ack,

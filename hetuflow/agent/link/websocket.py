@@ -19,8 +19,8 @@ from trio_websocket import (
   wrap_client_stream,
 )
 
-from hetuflow.agent.endpoints import Endpoint
-from hetuflow.agent.link import MAX_FRAME_BYTES
+from hetuflow.agent.link.endpoints import Endpoint
+from hetuflow.agent.link.link import MAX_FRAME_BYTES
 from hetuflow.nursery.groups import sole_leaf
 
 __all__ = ["GOODBYE_SECONDS", "Offline", "Rejected", "open_websocket"]

@@ -4,9 +4,9 @@ Who runs it: the executor asks for each attempt right before it starts, by a pla
 the Trio thread. It owns nothing.
 """
 
-from hetuflow.agent.clock import DisciplinedClock, Lease
 from hetuflow.agent.instances import Instance
-from hetuflow.agent.reports import Outcome
+from hetuflow.agent.reporting.reports import Outcome
+from hetuflow.agent.timing.clock import DisciplinedClock, Lease
 from hetuflow.protocol.states import TaskInstanceStatus
 
 __all__ = ["LEASE_EXPIRED", "Permission"]

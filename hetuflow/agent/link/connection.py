@@ -16,10 +16,10 @@ import structlog
 import trio
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 
-from hetuflow.agent.endpoints import Endpoint, Endpoints
-from hetuflow.agent.link import Link, Session
-from hetuflow.agent.registration import Registration
-from hetuflow.agent.websocket import (
+from hetuflow.agent.link.endpoints import Endpoint, Endpoints
+from hetuflow.agent.link.link import Link, Session
+from hetuflow.agent.link.registration import Registration
+from hetuflow.agent.link.websocket import (
   GOODBYE_SECONDS,
   Offline,
   Rejected,

@@ -23,8 +23,8 @@ from typing import Generic, TypeVar
 import trio
 from attrs import define, field
 
-from hetuflow.agent.alarm import Alarm
-from hetuflow.agent.clock import DisciplinedClock
+from hetuflow.agent.timing.alarm import Alarm
+from hetuflow.agent.timing.clock import DisciplinedClock
 
 __all__ = ["Timer", "TimingWheel", "WheelDriver"]
 

@@ -8,15 +8,15 @@ is ended and reported as lost.
 import attrs
 import structlog
 
-from hetuflow.agent.claims import describe_claim, read_claim
-from hetuflow.agent.clock import DisciplinedClock
-from hetuflow.agent.executor import Executor
 from hetuflow.agent.instances import Instance, Instances, Stage
-from hetuflow.agent.intake import Intake
 from hetuflow.agent.journal import Claim, ClaimState, Journal
-from hetuflow.agent.orphans import Orphan, Orphans
-from hetuflow.agent.outbox import Outbox
-from hetuflow.agent.permission import LEASE_EXPIRED
+from hetuflow.agent.reporting.outbox import Outbox
+from hetuflow.agent.timing.clock import DisciplinedClock
+from hetuflow.agent.work.claims import describe_claim, read_claim
+from hetuflow.agent.work.executor import Executor
+from hetuflow.agent.work.intake import Intake
+from hetuflow.agent.work.orphans import Orphan, Orphans
+from hetuflow.agent.work.permission import LEASE_EXPIRED
 from hetuflow.errors import ProtocolError
 from hetuflow.protocol.messages import MessageKind
 from hetuflow.protocol.states import TaskInstanceStatus

@@ -5,10 +5,10 @@ from typing import Protocol
 
 import trio
 
-from hetuflow.agent.chunks import Chunk
 from hetuflow.agent.instances import Instance, Stop
-from hetuflow.agent.outbox import Outbox
-from hetuflow.agent.reports import Outcome
+from hetuflow.agent.process.chunks import Chunk
+from hetuflow.agent.reporting.outbox import Outbox
+from hetuflow.agent.reporting.reports import Outcome
 from hetuflow.nursery import Wakeup
 from hetuflow.protocol.states import TaskInstanceStatus
 

@@ -18,16 +18,16 @@ import attrs
 import structlog
 import trio
 
-from hetuflow.agent.attempt import Attempt, Runner, Turned
-from hetuflow.agent.clock import DisciplinedClock
+from hetuflow.agent.executors.attempt import Attempt, Runner, Turned
 from hetuflow.agent.executors.python import PythonExecutor
 from hetuflow.agent.instances import Instance, Instances, Stage, Stop
 from hetuflow.agent.journal import Journal, JournalFull
-from hetuflow.agent.orphans import Orphans
-from hetuflow.agent.outbox import Outbox
-from hetuflow.agent.permission import Permission
-from hetuflow.agent.reports import Outcome, describe_exception
-from hetuflow.agent.spawned import Spawned
+from hetuflow.agent.reporting.outbox import Outbox
+from hetuflow.agent.reporting.reports import Outcome, describe_exception
+from hetuflow.agent.timing.clock import DisciplinedClock
+from hetuflow.agent.work.orphans import Orphans
+from hetuflow.agent.work.permission import Permission
+from hetuflow.agent.work.spawned import Spawned
 from hetuflow.errors import LaunchError
 from hetuflow.nursery import Backoff, Crowd, Outage, Wakeup
 from hetuflow.protocol.states import ExecutorKind, TaskInstanceStatus

@@ -16,7 +16,7 @@ import structlog
 import trio
 from attrs import define
 
-from hetuflow.agent.link import Session
+from hetuflow.agent.link.link import Session
 from hetuflow.nursery import Wakeup
 from hetuflow.protocol.messages import MessageKind
 from hetuflow.protocol.model import new_id

@@ -15,12 +15,12 @@ import structlog
 import trio
 from attrs import frozen
 
-from hetuflow.agent.clock import DisciplinedClock
 from hetuflow.agent.instances import Instance
-from hetuflow.agent.outbox import Outbox
 from hetuflow.agent.process import end_orphans, scan_instances
 from hetuflow.agent.process.tree import open_exactly
-from hetuflow.agent.reports import Outcome
+from hetuflow.agent.reporting.outbox import Outbox
+from hetuflow.agent.reporting.reports import Outcome
+from hetuflow.agent.timing.clock import DisciplinedClock
 from hetuflow.protocol.states import TaskInstanceStatus
 
 __all__ = ["Orphan", "Orphans"]

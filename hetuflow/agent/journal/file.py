@@ -14,7 +14,7 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 
-from hetuflow.agent.journal_model import (
+from hetuflow.agent.journal.model import (
   Claim,
   ClaimState,
   Entry,

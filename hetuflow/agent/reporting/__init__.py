@@ -1,0 +1,1 @@
+"""What the server has still to learn, until it says that it knows."""

@@ -1,0 +1,1 @@
+"""When: database time on a steady clock, leases, and the wheel that fires on it."""

@@ -1,0 +1,1 @@
+"""What is dispatched: taken in, started in its slot, found again after a restart."""
