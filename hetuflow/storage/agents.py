@@ -1,23 +1,16 @@
-"""Agents: who may claim, until when, and what they have.
+"""Agents: until when their sessions are good, and what operators do with them.
 
-A session is the one live connection of an agent. ``register_agent`` opens it and brings
-both sides to one view of the claims (state sync): what the server thinks the agent has
-and it has not goes back to the queue at once.
+A session is the one live connection of an agent; ``registration`` opens it.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
-from functools import partial
 from uuid import UUID
 
 import attrs
 
-from hetuflow.errors import Conflict, Refused, Unavailable
+from hetuflow.errors import Conflict
 from hetuflow.protocol.messages import (
-  AgentRegisterRequest,
   HeartbeatRequest,
-  HeldClaim,
-  TaskInstanceUpdate,
 )
 from hetuflow.protocol.model import (
   Agent,
@@ -26,20 +19,15 @@ from hetuflow.protocol.model import (
   AgentForUpdate,
   AgentId,
   InstanceId,
-  NamespaceId,
-  ServerId,
   UnsetType,
 )
-from hetuflow.protocol.states import AgentStatus, TaskInstanceStatus
-from hetuflow.storage.connect import Connection, Database, Record
-from hetuflow.storage.failures import repeatable
+from hetuflow.protocol.states import AgentStatus
+from hetuflow.storage.connect import Connection, Database
 from hetuflow.storage.rows import criteria, found, from_row
 from hetuflow.storage.sql import load_queries
-from hetuflow.storage.transitions import record_updates
 
 __all__ = [
   "Heartbeat",
-  "Registration",
   "Renewal",
   "close_session",
   "create_agent",
@@ -47,30 +35,11 @@ __all__ = [
   "get_agent",
   "list_cancels",
   "query_agents",
-  "register_agent",
   "renew_sessions",
   "update_agent",
 ]
 
 _sql = load_queries("agents")
-
-ALL_NAMESPACES = NamespaceId("*")
-"""In a token: every namespace."""
-
-RELEASE_LIMIT = 1_000
-"""Claims given back in one statement, which has little time."""
-REGISTER_TRIES = 3
-"""How often a registration is tried at once that others got in the way of."""
-
-
-@attrs.frozen(kw_only=True)
-class Registration:
-  """A session that was opened: when, with which labels, and which claims must go."""
-
-  server_time: datetime
-  labels: dict[str, str]
-  superseded: list[InstanceId]
-  released: int
 
 
 @attrs.frozen(kw_only=True)
@@ -90,144 +59,6 @@ class Renewal:
 
   labels: dict[str, str]
   admitted: bool
-
-
-async def register_agent(
-  database: Database,
-  request: AgentRegisterRequest,
-  *,
-  session_id: UUID,
-  server_id: ServerId,
-  lease: float,
-  allowed: Sequence[NamespaceId] = (ALL_NAMESPACES,),
-) -> Registration:
-  """Open a session and settle who has which claim, in one transaction.
-
-  Args:
-    database: where to write.
-    request: what the agent says of itself and holds.
-    session_id: of the connection.
-    server_id: of this server.
-    lease: how long the session is good for without a heartbeat, in seconds.
-    allowed: the namespaces that its token is good for; an agent of others is not taken
-      over, whoever knows its id.
-
-  Raises:
-    Refused: a namespace does not exist, the agent has been started or has registered
-      again since, or is of a namespace that is not allowed.
-    Unavailable: the database is away.
-  """
-  opening = partial(
-    _register_once, database, request, session_id, server_id, lease, allowed
-  )
-  # A report of the session before may end what is being settled here.
-  for _ in range(REGISTER_TRIES - 1):
-    try:
-      return await opening()
-    except Unavailable as error:
-      if not repeatable(error):
-        raise
-  return await opening()
-
-
-async def _register_once(
-  database: Database,
-  request: AgentRegisterRequest,
-  session_id: UUID,
-  server_id: ServerId,
-  lease: float,
-  allowed: Sequence[NamespaceId],
-) -> Registration:
-  """Open a session unless others change the claims of the agent meanwhile."""
-  async with database.transaction() as connection:
-    missing = await connection.fetch(
-      _sql.find_missing_namespaces, namespace_ids=request.namespace_ids
-    )
-    if missing:
-      names = ", ".join(row["name"] for row in missing)
-      raise Refused(f"there is no namespace {names}", code="unknown_namespace")
-    row = await connection.fetchrow(
-      _sql.register_agent,
-      id=request.agent_id,
-      namespace_ids=request.namespace_ids,
-      name=request.name,
-      labels=request.labels,
-      capabilities=request.capabilities,
-      version=request.version,
-      epoch=request.epoch,
-      session_number=request.session_number,
-      session_id=session_id,
-      server_id=server_id,
-      lease=lease,
-      allowed=list(allowed),
-    )
-    if row is None:
-      raise await _reason(connection, request.agent_id, allowed)
-    claims = await connection.fetch(_sql.list_claims, agent_id=request.agent_id)
-    released = await _release_unheld(connection, claims, request.held)
-  return Registration(
-    server_time=row["server_time"],
-    labels=row["labels"],
-    superseded=_superseded(claims, request.held),
-    released=released,
-  )
-
-
-async def _reason(
-  connection: Connection, id: AgentId, allowed: Sequence[NamespaceId]
-) -> Refused:
-  """Say why an agent was not let in."""
-  if ALL_NAMESPACES not in allowed:
-    forbidden = await connection.fetch(
-      _sql.find_forbidden_namespaces, id=id, allowed=list(allowed)
-    )
-    if forbidden:
-      names = ", ".join(row["name"] for row in forbidden)
-      return Refused(
-        f"this agent is known in namespace {names}, which the token is not good for;"
-        " use a token for both, or another data folder",
-        code="forbidden_namespace",
-      )
-  return Refused(
-    "a later start or session of this agent has registered", code="superseded"
-  )
-
-
-def _superseded(
-  claims: Sequence[Record], held: Sequence[HeldClaim]
-) -> list[InstanceId]:
-  """Find what the agent holds by a claim that is not, or no longer, its own."""
-  current = {(row["id"], row["claim_token"]) for row in claims}
-  return [
-    claim.instance_id
-    for claim in held
-    if (claim.instance_id, claim.claim_token) not in current
-  ]
-
-
-async def _release_unheld(
-  connection: Connection, claims: Sequence[Record], held: Sequence[HeldClaim]
-) -> int:
-  """Send back to the queue what the agent does not have; what it had begun is lost."""
-  kept = {claim.instance_id for claim in held}
-  by_namespace: dict[NamespaceId, list[TaskInstanceUpdate]] = {}
-  for row in claims:
-    if row["id"] in kept:
-      continue
-    begun = row["status"] == TaskInstanceStatus.RUNNING
-    update = TaskInstanceUpdate(
-      instance_id=row["id"],
-      namespace_id=row["namespace_id"],
-      claim_token=row["claim_token"],
-      status=TaskInstanceStatus.LOST if begun else TaskInstanceStatus.RELEASED,
-      reason="the agent does not have it",
-    )
-    by_namespace.setdefault(row["namespace_id"], []).append(update)
-  for namespace_id, updates in by_namespace.items():
-    for start in range(0, len(updates), RELEASE_LIMIT):
-      part = updates[start : start + RELEASE_LIMIT]
-      await record_updates(connection, namespace_id, part)
-  return sum(map(len, by_namespace.values()))
 
 
 async def renew_sessions(

@@ -27,11 +27,11 @@ from hetuflow.storage.agents import (
   delete_agent,
   get_agent,
   query_agents,
-  register_agent,
   renew_sessions,
   update_agent,
 )
 from hetuflow.storage.connect import Database
+from hetuflow.storage.registration import register_agent
 
 DEFAULT = NamespaceId("default")
 

@@ -38,10 +38,10 @@ from hetuflow.protocol.states import (
   TaskInstanceStatus,
   TaskStatus,
 )
-from hetuflow.storage.agents import register_agent
 from hetuflow.storage.connect import Database
 from hetuflow.storage.instances import get_instance
 from hetuflow.storage.jobs import create_job
+from hetuflow.storage.registration import register_agent
 from hetuflow.storage.sql import Query
 from hetuflow.storage.tasks import create_tasks, get_task
 from hetuflow.storage.transitions import (

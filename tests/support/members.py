@@ -24,8 +24,8 @@ from hetuflow.protocol.model import (
 )
 from hetuflow.server.session import Session
 from hetuflow.server.sessions import Sessions
-from hetuflow.storage.agents import register_agent
 from hetuflow.storage.connect import Database, Record
+from hetuflow.storage.registration import register_agent
 from hetuflow.storage.tasks import create_tasks
 from hetuflow.storage.transitions import ClaimOffer, claim_tasks
 

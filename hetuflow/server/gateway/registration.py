@@ -26,7 +26,7 @@ from hetuflow.server.gateway.door import (
 )
 from hetuflow.server.session import Session
 from hetuflow.storage.access import TokenGrant
-from hetuflow.storage.agents import Registration, register_agent
+from hetuflow.storage.registration import Registration, register_agent
 
 __all__ = ["register"]
 
