@@ -5,15 +5,18 @@ from typing import Any
 
 import pytest
 
+from hetuflow.agent.link.link import MAX_FRAME_BYTES
 from hetuflow.errors import ProtocolError
 from hetuflow.protocol import wire
 from hetuflow.protocol.converter import MAX_ISSUES
-from hetuflow.protocol.messages import MessageKind
+from hetuflow.protocol.messages import DispatchTaskRequest, MessageKind
 from hetuflow.protocol.model import (
   JobForCreate,
+  JobForUpdate,
   NamespaceForCreate,
   ScheduleForCreate,
   ScheduleForUpdate,
+  TaskConfig,
   TaskForUpdate,
 )
 from hetuflow.protocol.model.task import JobForRun, TaskBatchForCreate, TaskForCreate
@@ -270,6 +273,71 @@ def test_many_objects_side_by_side_are_not_deep() -> None:
   parameters = {"a": [[{}] for _ in range(500)]}
   body = json.dumps({"parameters": parameters}).encode()
   assert wire.decode_body(JobForRun, body).parameters == parameters
+
+
+LARGE = 4 * 1024**2
+TOO_LARGE = "expected at most 4 MiB as JSON"
+
+
+def parameters_of(size: int) -> dict[str, str]:
+  """Return parameters that are so many bytes large as JSON."""
+  return {"a": "x" * (size - len('{"a":""}'))}
+
+
+CRON = {"kind": "cron", "cron_expression": "@daily"}
+
+
+@pytest.mark.parametrize(
+  ("cls", "path", "body"),
+  [
+    (JobForRun, "$.parameters", lambda given: {"parameters": given}),
+    (TaskForUpdate, "$.parameters", lambda given: {"parameters": given}),
+    (ScheduleForUpdate, "$.parameters", lambda given: {"parameters": given}),
+    (ScheduleForCreate, "$.parameters", lambda given: {**CRON, "parameters": given}),
+    (
+      TaskBatchForCreate,
+      "$.items[1].parameters",
+      lambda given: {"items": [{"job_id": ID}, {"job_id": ID, "parameters": given}]},
+    ),
+    (
+      JobForCreate,
+      "$.schedules[0].parameters",
+      lambda given: job() | {"schedules": [{**CRON, "parameters": given}]},
+    ),
+  ],
+)
+def test_parameters_have_a_greatest_size(cls: type[Any], path: str, body: Any) -> None:
+  wire.decode_body(cls, json.dumps(body(parameters_of(LARGE))).encode())
+  assert refused(cls, body(parameters_of(LARGE + 1))) == [(path, TOO_LARGE)]
+
+
+@pytest.mark.parametrize("cls", [JobForCreate, JobForUpdate])
+def test_a_configuration_has_a_greatest_size(cls: type[Any]) -> None:
+  def body(size: int) -> dict[str, Any]:
+    name = {"name": "backup"} if cls is JobForCreate else {}
+    return {**name, "config": {"cmd": "/bin/cat", "stdin": "x" * size}}
+
+  rest = len(wire.encode(TaskConfig(cmd="/bin/cat", stdin="")))
+  wire.decode_body(cls, json.dumps(body(LARGE - rest)).encode())
+  assert refused(cls, body(LARGE - rest + 1)) == [("$.config", TOO_LARGE)]
+
+
+def test_numbers_count_as_they_come_out_of_the_database() -> None:
+  body = {"parameters": {"a": [1e300] * (LARGE // 300)}}
+  assert refused(JobForRun, body) == [("$.parameters", TOO_LARGE)]
+  text = {"parameters": {"a": ["1e300"] * (LARGE // 300), "b": [1e300, 1.5e-300]}}
+  wire.decode_body(JobForRun, json.dumps(text).encode())
+
+
+def test_the_largest_task_fits_into_what_an_agent_reads() -> None:
+  config = TaskConfig(cmd="/bin/cat", stdin="x" * LARGE)
+  task = {**TASK, "parameters": parameters_of(LARGE)}
+  dispatch = wire.load(
+    DispatchTaskRequest,
+    {"configs": {"j:1": {"job_name": "j", "config": config}}, "tasks": [task]},
+  )
+  sent = wire.encode_envelope(MessageKind.DISPATCH_TASK_REQUEST, dispatch)
+  assert 2 * LARGE < len(sent) < MAX_FRAME_BYTES
 
 
 def test_lone_surrogates_are_refused_from_json_and_from_python() -> None:

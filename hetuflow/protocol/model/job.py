@@ -2,7 +2,7 @@
 
 import attrs
 
-from hetuflow.protocol.checks import length
+from hetuflow.protocol.checks import fits_a_message, length
 from hetuflow.protocol.model.config import TaskConfig
 from hetuflow.protocol.model.ids import (
   DEFAULT_NAMESPACE,
@@ -70,7 +70,7 @@ class JobForCreate:
   name: str = attrs.field(validator=length(1, 200))
   description: str = attrs.field(default="", validator=length(0, 10_000))
   status: JobStatus = JobStatus.ENABLED
-  config: TaskConfig
+  config: TaskConfig = attrs.field(validator=fits_a_message)
   schedules: list[ScheduleForCreate] = attrs.field(
     factory=list, validator=length(0, MAX_SCHEDULES)
   )
@@ -89,7 +89,7 @@ class JobForUpdate:
 
   name: str | UnsetType = attrs.field(default=UNSET, validator=length(1, 200))
   description: str | UnsetType = attrs.field(default=UNSET, validator=length(0, 10_000))
-  config: TaskConfig | UnsetType = UNSET
+  config: TaskConfig | UnsetType = attrs.field(default=UNSET, validator=fits_a_message)
   version: int | UnsetType = UNSET
 
 

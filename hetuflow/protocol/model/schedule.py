@@ -4,7 +4,7 @@ from enum import StrEnum
 
 import attrs
 
-from hetuflow.protocol.checks import FieldError, between, length
+from hetuflow.protocol.checks import FieldError, between, fits_a_message, length
 from hetuflow.protocol.model.ids import (
   UNSET,
   Instant,
@@ -141,7 +141,7 @@ class ScheduleForCreate:
   interval_seconds: float | None = attrs.field(
     default=None, validator=between(1, MAX_YEARS_SECONDS)
   )
-  parameters: JsonObject = attrs.field(factory=dict)
+  parameters: JsonObject = attrs.field(factory=dict, validator=fits_a_message)
   start_at: Instant | None = None
   end_at: Instant | None = None
   max_runs: int | None = attrs.field(default=None, validator=between(1, 2**31 - 1))
@@ -170,7 +170,9 @@ class ScheduleForUpdate:
   interval_seconds: float | UnsetType = attrs.field(
     default=UNSET, validator=between(1, MAX_YEARS_SECONDS)
   )
-  parameters: JsonObject | UnsetType = UNSET
+  parameters: JsonObject | UnsetType = attrs.field(
+    default=UNSET, validator=fits_a_message
+  )
   start_at: Instant | UnsetType | None = UNSET
   end_at: Instant | UnsetType | None = UNSET
   max_runs: int | UnsetType | None = attrs.field(

@@ -6,7 +6,7 @@ from uuid import UUID
 import attrs
 from msgspec import Meta
 
-from hetuflow.protocol.checks import between, length
+from hetuflow.protocol.checks import between, fits_a_message, length
 from hetuflow.protocol.model.ids import (
   UNSET,
   AgentId,
@@ -99,7 +99,7 @@ class TaskForCreate:
   """
 
   job_id: JobId
-  parameters: JsonObject = attrs.field(factory=dict)
+  parameters: JsonObject = attrs.field(factory=dict, validator=fits_a_message)
   scheduled_at: Instant | None = None
   priority: int | None = attrs.field(default=None, validator=_priority)
   idempotency_key: str | None = attrs.field(default=None, validator=length(1, 255))
@@ -124,7 +124,7 @@ class JobForRun:
     {"parameters": {"day": "monday"}, "priority": 5}
   """
 
-  parameters: JsonObject = attrs.field(factory=dict)
+  parameters: JsonObject = attrs.field(factory=dict, validator=fits_a_message)
   scheduled_at: Instant | None = None
   priority: int | None = attrs.field(default=None, validator=_priority)
   idempotency_key: str | None = attrs.field(default=None, validator=length(1, 255))
@@ -138,7 +138,9 @@ class TaskForUpdate:
     {"priority": 10}
   """
 
-  parameters: JsonObject | UnsetType = UNSET
+  parameters: JsonObject | UnsetType = attrs.field(
+    default=UNSET, validator=fits_a_message
+  )
   scheduled_at: Instant | UnsetType = UNSET
   priority: int | UnsetType = attrs.field(default=UNSET, validator=_priority)
 

@@ -22,7 +22,7 @@ __all__ = ["FrozenConfigs", "Version"]
 
 CACHED = 5_000
 CACHED_BYTES = 32 * 1024**2
-"""Bytes of JSON that are kept: one configuration may be as large as a request."""
+"""Bytes of JSON that are kept: one configuration may be some MiB large."""
 
 Version = tuple[UUID, int]
 """A job and the version of it that a task was planned with."""

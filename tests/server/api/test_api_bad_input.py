@@ -285,6 +285,20 @@ async def test_a_moment_that_its_offset_moves_out_of_bounds_spoils_no_list(
   assert (await api.get("schedules")).body["items"] == []
 
 
+async def test_what_no_agent_could_be_sent_is_refused_by_its_path(api: Api) -> None:
+  job = await api.make_job()
+  # Each is an integer of 301 digits when it comes out of the database.
+  run = {"parameters": {"a": [1e300] * 14_000}}
+  task = run | {"job_id": job["id"]}
+  reply = await api.post(f"jobs/{job['id']}/run", run)
+  assert (reply.status, list(errors(reply))) == (422, ["$.parameters"])
+  reply = await api.post("tasks/batch", {"items": [task]})
+  assert (reply.status, list(errors(reply))) == (422, ["$.items[0].parameters"])
+  reply = await api.post("schedules", CRON | task)
+  assert (reply.status, list(errors(reply))) == (422, ["$.parameters"])
+  assert (await api.get("tasks")).body["items"] == []
+
+
 async def test_a_body_that_does_not_come_is_not_waited_for(api: Api) -> None:
   api.app.config["BODY_TIMEOUT"] = 0.05
   headers = {"Authorization": f"Bearer {api.key}", "Content-Length": "100"}
