@@ -7,7 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,7 @@ def make_claim(name="one", **more) -> Claim:
     "claim_token": f"token-{name}",
     "due_at": 1000.5,
     "payload": b"\x00\xff",
+    "job": b"job",
   }
   return Claim(**(values | more))
 
@@ -74,6 +75,42 @@ async def test_any_number_of_processes_is_noted_at_once(tmp_path):
   assert [(found[name].pid, found[name].pid_start) for name in names] == [
     (1000 + n, 2**40 + n) for n in range(250)
   ]
+
+
+async def test_claims_of_one_job_share_its_configuration(tmp_path):
+  large = os.urandom(600_000)
+  async with open_journal(tmp_path, 4_000_000) as journal:
+    await journal.hold([make_claim(f"a-{n}", job=large) for n in range(1000)])
+    await journal.hold([make_claim("b", job=b"small")])
+    assert not journal.full
+  found = {claim.instance_id: claim.job for claim in (await reopened(tmp_path)).claims}
+  assert found.pop("b") == b"small"
+  assert len(found) == 1000
+  assert set(found.values()) == {large}
+
+
+async def test_jobs_without_a_claim_are_forgotten(tmp_path):
+  async with open_journal(tmp_path, 8_000_000) as journal:
+    await journal.hold([make_claim("kept", job=b"kept")])
+    for _ in range(60):
+      await journal.hold([make_claim("now", job=os.urandom(600_000))])
+      await journal.release(["now"])
+      assert not journal.full
+  async with open_journal(tmp_path, 8_000_000) as journal:
+    assert not journal.full
+    assert [claim.job for claim in journal.load().claims] == [b"kept"]
+
+
+async def test_a_journal_of_another_version_is_left_alone(tmp_path):
+  async with open_journal(tmp_path) as journal:
+    await journal.hold([make_claim("a")])
+  with closing(sqlite3.connect(tmp_path / "journal.db")) as database:
+    database.execute("PRAGMA user_version = 99")
+  with pytest.raises(Refused, match="another version"):
+    await reopened(tmp_path)
+  with closing(sqlite3.connect(tmp_path / "journal.db")) as database:
+    database.execute("PRAGMA user_version = 1")
+  assert len((await reopened(tmp_path)).claims) == 1
 
 
 async def test_a_result_and_its_claim_change_together(tmp_path):
@@ -295,7 +332,9 @@ from hetuflow.agent.journal import Claim, Entry, open_journal
 async def write(journal, lane):
   for n in range(100_000):
     name = f"{lane}-{n}"
-    claim = Claim(instance_id=name, namespace="n", claim_token="t", due_at=1.0, payload=b"p")
+    claim = Claim(
+      instance_id=name, namespace="n", claim_token="t", due_at=1.0, payload=b"p", job=b"j"
+    )
     await journal.hold([claim])
     print("held", name, flush=True)
     await journal.intend([name])

@@ -4,16 +4,17 @@ Blocking calls only; the journal runs them in a thread, one at a time. `load` re
 connection of its own and sees what is committed.
 """
 
-import fcntl
+import hashlib
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from functools import cache
 from itertools import chain
 from pathlib import Path
 
+from hetuflow.agent.journal import sql
 from hetuflow.agent.journal.model import (
   Claim,
   ClaimState,
@@ -23,82 +24,15 @@ from hetuflow.agent.journal.model import (
 )
 from hetuflow.errors import Refused
 
-__all__ = ["JournalFile", "Statement", "lock_directory"]
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (
-  key   TEXT PRIMARY KEY,
-  value TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS claims (
-  instance_id TEXT PRIMARY KEY,
-  namespace   TEXT NOT NULL,
-  claim_token TEXT NOT NULL,
-  due_at      REAL NOT NULL,
-  state       TEXT NOT NULL CHECK (state IN ('held', 'starting', 'running', 'finished')),
-  pid         INTEGER,
-  pid_start   INTEGER,
-  boot_id     TEXT NOT NULL,
-  payload     BLOB NOT NULL
-) WITHOUT ROWID;
--- AUTOINCREMENT: a number once given is never given again, not even after a deletion.
-CREATE TABLE IF NOT EXISTS outbox (
-  seq         INTEGER PRIMARY KEY AUTOINCREMENT,
-  instance_id TEXT NOT NULL,
-  kind        TEXT NOT NULL,
-  payload     BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS outbox_instance ON outbox (instance_id);
-CREATE INDEX IF NOT EXISTS claims_finished ON claims (state) WHERE state = 'finished';
-"""
-
-HOLD = """
-INSERT INTO claims
-  (instance_id, namespace, claim_token, due_at, state, pid, pid_start, boot_id, payload)
-VALUES (?, ?, ?, ?, ?, NULL, NULL, ?, ?)
-ON CONFLICT (instance_id) DO UPDATE
-SET claim_token = excluded.claim_token, due_at = excluded.due_at,
-    payload = excluded.payload
-WHERE claims.state = 'held'
-"""
-INTEND = """
-UPDATE claims SET state = 'starting'
-WHERE instance_id IN (SELECT value FROM json_each(?)) AND state = 'held'
-"""
-SPAWNED = """
-UPDATE claims
-SET state = 'running',
-    pid = json_extract(?1, '$."' || instance_id || '"[0]'),
-    pid_start = json_extract(?1, '$."' || instance_id || '"[1]')
-WHERE instance_id IN (SELECT key FROM json_each(?1)) AND state <> 'finished'
-"""
-FINISH = """
-UPDATE claims SET state = 'finished'
-WHERE instance_id IN (SELECT value FROM json_each(?))
-"""
-APPEND = "INSERT INTO outbox (seq, instance_id, kind, payload) VALUES (?, ?, ?, ?)"
-ACKNOWLEDGE = "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?))"
-FORGET = """
-DELETE FROM claims
-WHERE state = 'finished'
-  AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.instance_id = claims.instance_id)
-"""
-RELEASE = """
-DELETE FROM claims WHERE instance_id IN (SELECT value FROM json_each(?))
-"""
-PROBE = "INSERT OR REPLACE INTO meta (key, value) VALUES ('probe', ?)"
-SET_META = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
-LOAD_CLAIMS = """
-SELECT instance_id, namespace, claim_token, due_at, state, pid, pid_start, boot_id, payload
-FROM claims ORDER BY due_at, instance_id
-"""
-LOAD_OUTBOX = "SELECT seq, instance_id, kind, payload FROM outbox ORDER BY seq"
-LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbox'"
+__all__ = ["JournalFile", "Statement"]
 
 NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 HARD_FACTOR = 2
 BUSY_SECONDS = 5.0
 BLOCK_ROWS = 100
+JOBS_KEPT = 1_000
+JOBS_KEPT_SHARE = 1 / 4
+"""Jobs written, and their share of the limit, after which unused ones are forgotten."""
 WAL_KEPT_BYTES = 4 * 1024 * 1024
 
 Statement = tuple[str, Sequence[tuple[object, ...]]]
@@ -118,6 +52,7 @@ class JournalFile:
     self._path = path
     self._limit_bytes = limit_bytes
     self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    self._jobs: dict[str, int] = {}
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)
     self._connection = sqlite3.connect(
@@ -167,17 +102,41 @@ class JournalFile:
       claims = tuple(self._claims(reader))
       outbox = tuple(
         Entry(seq=seq, instance_id=instance_id, kind=kind, payload=payload)
-        for seq, instance_id, kind, payload in reader.execute(LOAD_OUTBOX)
+        for seq, instance_id, kind, payload in reader.execute(sql.LOAD_OUTBOX)
       )
     return Recovered(claims=claims, outbox=outbox)
 
-  def held_rows(self, claims: Iterable[Claim]) -> list[tuple[object, ...]]:
-    """Make the rows for HOLD, with this boot's id."""
+  def holding(self, claims: Sequence[Claim]) -> list[Statement]:
+    """Make the statements that record claims, with this boot's id, and their jobs."""
+    jobs = {claim.job: _digest(claim.job) for claim in claims}
     boot = self._boot_id
-    return [
-      (c.instance_id, c.namespace, c.claim_token, c.due_at, c.state, boot, c.payload)
+    rows = [
+      (
+        c.instance_id,
+        c.namespace,
+        c.claim_token,
+        c.due_at,
+        c.state,
+        boot,
+        jobs[c.job],
+        c.payload,
+      )
       for c in claims
     ]
+    return [
+      *self._forgetting(jobs),
+      (sql.HOLD_JOB, [(digest, content) for content, digest in jobs.items()]),
+      (sql.HOLD, rows),
+    ]
+
+  def _forgetting(self, jobs: dict[bytes, str]) -> list[Statement]:
+    """Make the statement that forgets unused jobs, once many have been written."""
+    self._jobs.update((digest, len(content)) for content, digest in jobs.items())
+    size = sum(self._jobs.values())
+    if len(self._jobs) <= JOBS_KEPT and size <= JOBS_KEPT_SHARE * self._limit_bytes:
+      return []
+    self._jobs.clear()
+    return [(sql.FORGET_JOBS, [()])]
 
   def _prepare(self) -> None:
     """Set up the file, raise its epoch for good, then commit without a sync each time."""
@@ -187,22 +146,34 @@ class JournalFile:
     run(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
     pages = HARD_FACTOR * self._limit_bytes // self._number("PRAGMA page_size")
     run(f"PRAGMA max_page_count = {pages}")
-    self._connection.executescript(SCHEMA)
+    self._make_schema()
     meta = dict(run("SELECT key, value FROM meta").fetchall())
     self.agent_id: str = meta.get("agent_id") or _new_id()
     self.epoch = int(meta.get("epoch", 0)) + 1
-    self.last_seq = self._number(LAST_SEQ)
+    self.last_seq = self._number(sql.LAST_SEQ)
     rows = [("agent_id", self.agent_id), ("epoch", str(self.epoch))]
-    self._transact([[(SET_META, rows)]])
+    self._transact([[(sql.SET_META, rows), (sql.FORGET_JOBS, [()])]])
     run("PRAGMA synchronous = NORMAL")
+
+  def _make_schema(self) -> None:
+    """Make what is missing; refuse what another version of the agent has made."""
+    tables = self._number("SELECT count(*) FROM sqlite_schema")
+    version = self._number("PRAGMA user_version")
+    if tables and version != sql.VERSION:
+      raise Refused(
+        f"{self._path} was written by another version of the agent: "
+        "let that one finish its work, then move the file away"
+      )
+    self._connection.executescript(sql.SCHEMA)
+    self._connection.execute(f"PRAGMA user_version = {sql.VERSION}")
 
   def _transact(self, batch: Sequence[Sequence[Statement]]) -> None:
     """Run all statements in one transaction, or none."""
     self._connection.execute("BEGIN IMMEDIATE")
     try:
       for operation in batch:
-        for sql, rows in operation:
-          self._run(sql, rows)
+        for statement, rows in operation:
+          self._run(statement, rows)
       self._connection.execute("COMMIT")
     except BaseException:
       # SQLite itself has rolled back after some errors, a full disk among them.
@@ -210,7 +181,7 @@ class JournalFile:
         self._connection.execute("ROLLBACK")
       raise
 
-  def _run(self, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
+  def _run(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
     """Run a statement for all rows in few steps.
 
     Each step gives the interpreter lock away and has to get it back, for which it waits
@@ -219,14 +190,14 @@ class JournalFile:
     start = 0
     while len(rows) - start >= BLOCK_ROWS:
       block = rows[start : start + BLOCK_ROWS]
-      self._connection.execute(_for_block(sql), tuple(chain(*block)))
+      self._connection.execute(_for_block(statement), tuple(chain(*block)))
       start += BLOCK_ROWS
-    self._connection.executemany(sql, rows[start:])
+    self._connection.executemany(statement, rows[start:])
 
   def _claims(self, reader: sqlite3.Connection) -> Iterator[Claim]:
     """Read all claims."""
-    for row in reader.execute(LOAD_CLAIMS):
-      identity, namespace, token, due, state, pid, start, boot, payload = row
+    for row in reader.execute(sql.LOAD_CLAIMS):
+      identity, namespace, token, due, state, pid, start, boot, payload, job = row
       yield Claim(
         instance_id=identity,
         namespace=namespace,
@@ -237,43 +208,23 @@ class JournalFile:
         pid_start=start,
         earlier_boot=boot != self._boot_id,
         payload=payload,
+        job=job,
       )
 
-  def _number(self, sql: str) -> int:
+  def _number(self, query: str) -> int:
     """Read one number."""
-    return int(self._connection.execute(sql).fetchone()[0])
+    return int(self._connection.execute(query).fetchone()[0])
 
 
-@contextmanager
-def lock_directory(directory: Path) -> Iterator[None]:
-  """Own a directory, mode 0700, for the block; made if it is not there.
-
-  Raises:
-    Refused: another agent owns it; says its process id.
-  """
-  directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-  directory.chmod(0o700)
-  flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
-  fd = os.open(directory / "agent.lock", flags, 0o600)
-  try:
-    try:
-      fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      owner = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
-      raise Refused(
-        f"{directory} is in use by another agent, process id {owner}"
-      ) from error
-    os.ftruncate(fd, 0)
-    os.write(fd, b"%d\n" % os.getpid())
-    yield
-  finally:
-    os.close(fd)
+def _digest(content: bytes) -> str:
+  """Name a content."""
+  return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 @cache
-def _for_block(sql: str) -> str:
+def _for_block(statement: str) -> str:
   """Make a statement that inserts one row insert a block of them."""
-  head, values, tail = re.split(r"VALUES (\([^)]*\))", sql)
+  head, values, tail = re.split(r"VALUES (\([^)]*\))", statement)
   return f"{head}VALUES {', '.join([values] * BLOCK_ROWS)}{tail}"
 
 

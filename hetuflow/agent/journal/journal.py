@@ -24,8 +24,9 @@ from pathlib import Path
 import trio
 from attrs import define, field
 
-from hetuflow.agent.journal import file as journal_file
-from hetuflow.agent.journal.file import JournalFile, Statement, lock_directory
+from hetuflow.agent.journal import sql
+from hetuflow.agent.journal.file import JournalFile, Statement
+from hetuflow.agent.journal.lock import lock_directory
 from hetuflow.agent.journal.model import (
   Claim,
   Entry,
@@ -83,7 +84,7 @@ class Journal:
     """Read all that is on record; blocks, so at the start only."""
     return self._file.load()
 
-  async def hold(self, claims: Iterable[Claim]) -> None:
+  async def hold(self, claims: Sequence[Claim]) -> None:
     """Record new claims; one that is held already is renewed, one further on is not.
 
     A claim whose state is `starting` is intended at the same time.
@@ -93,16 +94,16 @@ class Journal:
     """
     if self._over_limit:
       raise JournalFull("the journal is at its limit until reports are acknowledged")
-    await self._write((journal_file.HOLD, self._file.held_rows(claims)))
+    await self._write(*self._file.holding(claims))
 
   async def intend(self, instance_ids: Iterable[str]) -> None:
     """Record that processes are about to be started; before the spawn."""
-    await self._write((journal_file.INTEND, _as_json(list(instance_ids))))
+    await self._write((sql.INTEND, _as_json(list(instance_ids))))
 
   async def spawned(self, processes: Iterable[tuple[str, int, int]]) -> None:
     """Record running processes as `(instance_id, pid, pid_start_time)`."""
     notes = {instance_id: (pid, start) for instance_id, pid, start in processes}
-    await self._write((journal_file.SPAWNED, _as_json(notes)))
+    await self._write((sql.SPAWNED, _as_json(notes)))
 
   async def finish(self, entries: Iterable[Entry]) -> list[Entry]:
     """Record results and that their claims are finished, at once; return them numbered.
@@ -111,7 +112,7 @@ class Journal:
     """
     numbered = self._number(entries)
     keys = _as_json([entry.instance_id for entry in numbered])
-    await self._write((journal_file.FINISH, keys), _appending(numbered))
+    await self._write((sql.FINISH, keys), _appending(numbered))
     return numbered
 
   async def append(self, entries: Iterable[Entry]) -> list[Entry]:
@@ -123,11 +124,11 @@ class Journal:
   async def acknowledge(self, seqs: Iterable[int]) -> None:
     """Forget reports that the server has, and finished claims without any left."""
     numbers = _as_json(list(seqs))
-    await self._write((journal_file.ACKNOWLEDGE, numbers), (journal_file.FORGET, [()]))
+    await self._write((sql.ACKNOWLEDGE, numbers), (sql.FORGET, [()]))
 
   async def release(self, instance_ids: Iterable[str]) -> None:
     """Forget claims, whatever their state; their reports stay."""
-    await self._write((journal_file.RELEASE, _as_json(list(instance_ids))))
+    await self._write((sql.RELEASE, _as_json(list(instance_ids))))
 
   def _number(self, entries: Iterable[Entry]) -> list[Entry]:
     """Give each entry the next number; the queue keeps their order."""
@@ -177,7 +178,7 @@ class Journal:
     with trio.move_on_after(PROBE_SECONDS if self._disk_full else float("inf")):
       await self._called.wait()
     if not self._calls:
-      self._calls.append(_Call([(journal_file.PROBE, [(str(self.epoch),)])]))
+      self._calls.append(_Call([(sql.PROBE, [(str(self.epoch),)])]))
 
   def _end(self) -> None:
     """End the writer."""
@@ -218,7 +219,7 @@ def _as_json(value: object) -> list[tuple[str]]:
 def _appending(entries: list[Entry]) -> Statement:
   """Make the statement that stores numbered entries."""
   rows = [(e.seq, e.instance_id, e.kind, e.payload) for e in entries]
-  return (journal_file.APPEND, rows)
+  return (sql.APPEND, rows)
 
 
 @asynccontextmanager
@@ -232,7 +233,8 @@ async def open_journal(
     limit_bytes: size from which on no claims are taken. Reports are, up to twice that.
 
   Raises:
-    Refused: another agent has the directory open; says its process id.
+    Refused: another agent has the directory open; says its process id. Or another
+      version of the agent has written the journal.
     JournalFull: the disk is too full to open it.
   """
   with lock_directory(Path(directory)):

@@ -31,7 +31,8 @@ class Claim:
     namespace: its namespace.
     claim_token: the token that owns the attempt.
     due_at: epoch seconds at which it is to start.
-    payload: all that is needed to run it, as bytes of the wire.
+    payload: the task, as bytes of the wire.
+    job: name and configuration of its job, likewise; the journal has each once.
     state: how far it has come.
     pid: its main process, once it runs.
     pid_start: the kernel's start time of that process.
@@ -43,6 +44,7 @@ class Claim:
   claim_token: str
   due_at: float
   payload: bytes
+  job: bytes
   state: ClaimState = ClaimState.HELD
   pid: int | None = None
   pid_start: int | None = None

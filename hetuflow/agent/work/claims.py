@@ -16,11 +16,7 @@ from hetuflow.agent.instances import Instance
 from hetuflow.agent.journal import Claim, ClaimState
 from hetuflow.errors import ProtocolError
 from hetuflow.protocol import wire
-from hetuflow.protocol.messages import (
-  DispatchedTask,
-  DispatchTaskRequest,
-  NamedConfig,
-)
+from hetuflow.protocol.messages import DispatchedTask, NamedConfig
 from hetuflow.protocol.model import InstanceId, NamespaceId, TaskConfig, TaskId
 
 __all__ = ["describe_claim", "make_claims", "read_claim", "unknown_job"]
@@ -36,10 +32,7 @@ def make_claims(instances: Iterable[Instance]) -> list[Claim]:
     task = instance.task
     job = jobs.get(task.config)
     if job is None:
-      job = jobs[task.config] = (
-        b'{"configs":{%b:%b},"tasks":['  # one batch of one task
-        % (wire.encode(task.config), wire.encode(_compact(instance.job)))
-      )
+      job = jobs[task.config] = wire.encode(_compact(instance.job))
     claims.append(
       Claim(
         instance_id=instance.key,
@@ -47,7 +40,8 @@ def make_claims(instances: Iterable[Instance]) -> list[Claim]:
         claim_token=str(task.claim_token),
         due_at=instance.due_at,
         state=ClaimState.STARTING if instance.intended else ClaimState.HELD,
-        payload=job + wire.encode(task) + b"]}",
+        payload=wire.encode(task),
+        job=job,
       )
     )
   return claims
@@ -76,9 +70,9 @@ def read_claim(claim: Claim) -> tuple[DispatchedTask, NamedConfig]:
     ProtocolError: an agent of another version wrote it, in words we do not know.
   """
   try:
-    batch = wire.load(DispatchTaskRequest, msgspec.json.decode(claim.payload))
-    return batch.tasks[0], batch.configs[batch.tasks[0].config]
-  except (msgspec.DecodeError, UnicodeError, LookupError) as error:
+    task = wire.load(DispatchedTask, msgspec.json.decode(claim.payload))
+    return task, wire.load(NamedConfig, msgspec.json.decode(claim.job))
+  except (msgspec.DecodeError, UnicodeError) as error:
     raise ProtocolError([("$", f"no claim: {error!r}")]) from error
 
 
