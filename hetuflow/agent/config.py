@@ -47,8 +47,9 @@ class AgentSettings:
     default=(),
     flag="--server",
     metavar="URL",
-    help="The servers' gateways; the first that answers is taken. By default that of "
-    "`server.json` in DATA_DIR, or else `ws://127.0.0.1:8080/ws`.",
+    help="The servers' gateways; the first that answers is taken. By default that of a "
+    "server running on DATA_DIR, or else, with a token of your own, "
+    "`ws://127.0.0.1:8080/ws`.",
   )
   token: str | None = setting(
     kinds.text(),

@@ -24,6 +24,7 @@ from hetuflow.errors import Refused
 from hetuflow.nursery.groups import sole_leaf
 from hetuflow.protocol.messages import PROTOCOL_VERSION, MessageKind
 from hetuflow.protocol.states import TaskInstanceStatus as S
+from hetuflow.ready import publish_ready
 
 HEARTBEAT = MessageKind.HEARTBEAT_REQUEST
 
@@ -220,19 +221,34 @@ async def test_the_server_and_token_are_found_in_the_data_folder(gateway, tmp_pa
   with trio.fail_after(30):
     async with running_agent(config):
       place = {"url": f"http://127.0.0.1:{gateway.port}", "pid": 1}
-      (tmp_path / "server.json").write_text(json.dumps(place))
       (tmp_path / "agent.token").write_text(TOKEN + "\n")
-      await gateway.registered()
+      with publish_ready(tmp_path / "server.json", json.dumps(place).encode()):
+        await gateway.registered()
 
 
 def test_a_server_that_is_named_is_the_one_even_if_it_is_the_default(tmp_path):
-  (tmp_path / "server.json").write_text('{"url": "http://127.0.0.1:9"}')
   named = AgentSettings(server=(DEFAULT_URL,), token=TOKEN, data_dir=tmp_path)
-  assert Endpoints(AgentConfig(agent=named)).next().url == DEFAULT_URL
   unnamed = Endpoints(AgentConfig(agent=attrs.evolve(named, server=())))
-  assert unnamed.next().url == "ws://127.0.0.1:9/ws"
-  (tmp_path / "server.json").unlink()
+  with publish_ready(tmp_path / "server.json", b'{"url": "http://127.0.0.1:9"}'):
+    assert Endpoints(AgentConfig(agent=named)).next().url == DEFAULT_URL
+    assert unnamed.next().url == "ws://127.0.0.1:9/ws"
   assert unnamed.next().url == DEFAULT_URL
+
+
+def test_the_token_of_a_folder_is_for_servers_that_run_on_it(tmp_path):
+  endpoints = Endpoints(AgentConfig(agent=AgentSettings(data_dir=tmp_path)))
+  (tmp_path / "agent.token").write_text(TOKEN)
+  assert endpoints.next() is None
+  (tmp_path / "servers").mkdir()
+  with publish_ready(tmp_path / "server.json", b'{"url": "http://127.0.0.1:9"}'):
+    assert endpoints.next().url == "ws://127.0.0.1:9/ws"
+  # What a killed server leaves behind, and what no server has written.
+  assert endpoints.next() is None
+  (tmp_path / "server.json").write_text("broken")
+  with publish_ready(tmp_path / "servers" / "a.json", b'{"url": "https://host:9"}'):
+    assert endpoints.next().url == "wss://host:9/ws"
+  with publish_ready(tmp_path / "servers" / "a.json", b'{"url": "gopher://host"}'):
+    assert endpoints.next() is None
 
 
 def test_named_servers_are_tried_in_turn(tmp_path):

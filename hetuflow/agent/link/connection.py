@@ -128,7 +128,7 @@ class Connection:
     try:
       endpoint = self._endpoints.next()
       if endpoint is None:
-        self._note_offline("there is no token yet")
+        self._note_offline("there is no token yet, or no server for it")
         return 0.0
       async with open_websocket(endpoint) as socket:
         return await self._converse(socket, endpoint)

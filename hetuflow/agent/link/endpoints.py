@@ -1,15 +1,17 @@
 """Where the servers are and what opens their door, looked up anew for each attempt."""
 
-import json
+from contextlib import suppress
 from itertools import cycle
 
 from attrs import field, frozen
 
 from hetuflow.agent.config import AgentConfig, find_token
+from hetuflow.ready import read_ready, ready_files
 
 __all__ = ["Endpoint", "Endpoints"]
 
 DEFAULT_URL = "ws://127.0.0.1:8080/ws"
+SCHEMES = {"http": "ws", "https": "wss"}
 
 
 @frozen(kw_only=True)
@@ -24,7 +26,8 @@ class Endpoints:
   """The servers' gateways, in turn.
 
   Without a configured server the last one started on the same DATA_DIR is taken: its
-  port may change with each start.
+  port may change with each start. The token of that folder goes to a server only that
+  runs on it: who opened its port after a crash might be anybody.
 
   Args:
     config: the agent's settings.
@@ -35,7 +38,7 @@ class Endpoints:
     self._urls = cycle(config.agent.server)
 
   def next(self) -> Endpoint | None:
-    """Return where to connect now; None while there is no token.
+    """Return where to connect now; None while there is no token or no server for it.
 
     Raises:
       SettingsError: the file named for the token cannot be read or is empty, or what is
@@ -44,16 +47,18 @@ class Endpoints:
     token = find_token(self._config)
     if token is None:
       return None
-    url = next(self._urls, None) or self._local_url() or DEFAULT_URL
-    return Endpoint(url=url, token=token)
+    settings = self._config.agent
+    url = next(self._urls, None) or self._local_url()
+    if url is None and (settings.token or settings.token_file):
+      url = DEFAULT_URL
+    return None if url is None else Endpoint(url=url, token=token)
 
   def _local_url(self) -> str | None:
-    """Read the gateway's address from ``server.json``, None if there is none."""
-    file = self._config.agent.data_dir / "server.json"
-    try:
-      url = json.loads(file.read_bytes())["url"]
-      scheme, found, rest = url.rstrip("/").partition("://")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-      return None
-    secure = {"http": "ws", "https": "wss"}
-    return f"{secure[scheme]}://{rest}/ws" if found and scheme in secure else None
+    """Find the gateway of a server that runs on the same DATA_DIR, None if none does."""
+    for file in ready_files(self._config.agent.data_dir):
+      with suppress(OSError, ValueError, LookupError):
+        ready = read_ready(file)
+        if ready is not None and ready.is_running:
+          scheme, _, rest = ready.url.partition("://")
+          return f"{SCHEMES[scheme]}://{rest}/ws"
+    return None
