@@ -250,7 +250,15 @@ CREATE TABLE sched_schedule (
   CHECK (kind <> 'cron' OR (
     cron_expression IS NOT NULL AND run_at IS NULL AND interval_seconds IS NULL)),
   CHECK (kind <> 'time' OR (
-    cron_expression IS NULL AND num_nonnulls(run_at, interval_seconds) = 1))
+    cron_expression IS NULL AND num_nonnulls(run_at, interval_seconds) = 1)),
+  -- what can be read again: one that cannot would hide the others of its page
+  CONSTRAINT sched_schedule_readable CHECK ((
+    jsonb_typeof(parameters) = 'object'
+    AND dst ->> 'gap' IN ('shift', 'skip')
+    AND dst ->> 'fold' IN ('first', 'both', 'last')
+    AND COALESCE(LEAST(run_at, start_at, end_at) >= '1900-01-01Z', true)
+    AND COALESCE(GREATEST(run_at, start_at, end_at) < '9999-01-01Z', true)
+  ) IS TRUE)
 ) WITH (fillfactor = 70);
 
 -- A schedule's name is taken once among those of its job.
@@ -296,7 +304,8 @@ CREATE TABLE sched_task (
       'blocked', 'paused', 'pending', 'dispatched', 'running', 'waiting_retry'))),
   -- a claim has its token, and only a claim
   CONSTRAINT sched_task_claim CHECK (
-    (claim_token IS NOT NULL) = (status IN ('dispatched', 'running')))
+    (claim_token IS NOT NULL) = (status IN ('dispatched', 'running'))),
+  CONSTRAINT sched_task_parameters CHECK (jsonb_typeof(parameters) = 'object')
 ) PARTITION BY RANGE (completed_at);
 
 CREATE INDEX sched_task_of_job ON sched_task (job_id, id);

@@ -18,7 +18,7 @@ from hetuflow.client.calls import jobs as calls
 from hetuflow.client.calls import schedules
 from hetuflow.errors import SettingsError
 from hetuflow.protocol import wire
-from hetuflow.protocol.model import JobForCreate, JobForUpdate, TaskConfig
+from hetuflow.protocol.model import Job, JobForCreate, JobForUpdate, TaskConfig
 from hetuflow.protocol.states import ExecutorKind
 
 __all__ = ["command_of", "jobs", "timing_of"]
@@ -47,12 +47,16 @@ def list_jobs(session: Session, status: str | None, limit: int, as_json: bool) -
   show.print_table(
     ("NAME", "STATUS", "EXECUTOR", "COMMAND", "VERSION", "ID"),
     (
-      (
-        *(job.name, job.status, job.config.executor, command_of(job.config)),
-        *(job.version, job.id),
-      )
+      (*(job.name, job.status, *_what(job.config), job.version, job.id),)
       for job in found
     ),
+  )
+
+
+def _what(config: TaskConfig | None) -> tuple[str, str]:
+  """Return how a job is run, and what; of one whose configuration is refused that it is."""
+  return (
+    ("-", "(unusable)") if config is None else (config.executor, command_of(config))
   )
 
 
@@ -77,8 +81,12 @@ def show_job(session: Session, name: str, as_json: bool) -> None:
     return
   facts = wire.dump(job)
   config = facts.pop("config")
-  plain = wire.dump(wire.load(type(job.config), {"cmd": job.config.cmd}))
-  changed = {k: v for k, v in config.items() if k == "cmd" or v != plain[k]}
+  unusable = facts.pop("unusable")
+  if config is None:
+    changed = unusable
+  else:
+    plain = wire.dump(wire.load(TaskConfig, {"cmd": config["cmd"]}))
+    changed = {k: v for k, v in config.items() if k == "cmd" or v != plain[k]}
   show.print_facts([*facts.items(), *changed.items()])
   for each in due:
     click.echo(
@@ -172,17 +180,26 @@ def update_job(
   if not given and description is None:
     raise click.UsageError("nothing to change: give options, or -- COMMAND ARGS...")
   job = find_job(session, name)
+  before = _stored(job)
   for field in ("environment", "labels"):
     if field in given:
-      given[field] = {**getattr(job.config, field), **given[field]}
+      there = before.get(field)
+      given[field] = {**(there if isinstance(there, dict) else {}), **given[field]}
   change: dict[str, Any] = {} if description is None else {"description": description}
   if given:
-    change["config"] = {**wire.dump(job.config), **given}
+    change["config"] = {**before, **given}
   job = session.send(calls.update_job(job.id, wire.load(JobForUpdate, change)))
   if as_json:
     show.print_json(job)
   else:
     click.echo(f"{job.name}  version {job.version}")
+
+
+def _stored(job: Job) -> dict[str, Any]:
+  """Return what a job's configuration is, whether it can be used or not."""
+  if job.unusable is None:
+    return dict(wire.dump(job.config))
+  return job.unusable.stored if isinstance(job.unusable.stored, dict) else {}
 
 
 @jobs.command("enable")

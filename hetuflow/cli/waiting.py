@@ -19,7 +19,10 @@ def why_waiting(session: Session, task: Task) -> str:
     return f"the task is {task.status}" + (f": {task.reason}" if task.reason else "")
   if task.due_at > datetime.now(UTC):
     return f"it is due at {show.when(task.due_at)}"
-  config = session.send(jobs.get_job(task.job_id)).config
+  job = session.send(jobs.get_job(task.job_id))
+  if job.config is None:
+    return f"the configuration of the job {job.name} cannot be used"
+  config = job.config
   call = system.list_agents(namespace_id=task.namespace_id)
   ready = [each for each in session.client.pages(call) if each.status in READY]
   if not ready:

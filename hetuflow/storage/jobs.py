@@ -1,9 +1,10 @@
 """Jobs: create, get, query, update, delete, enable, disable, and their versions."""
 
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from hetuflow.errors import Conflict, ProtocolError, ScheduleError
+from hetuflow.protocol import wire
 from hetuflow.protocol.model import (
   UNSET,
   Job,
@@ -13,6 +14,7 @@ from hetuflow.protocol.model import (
   JobVersion,
   TaskConfig,
   UnsetType,
+  UnusableConfig,
   new_id,
 )
 from hetuflow.protocol.states import ExecutorKind, JobStatus
@@ -38,6 +40,8 @@ __all__ = [
 ]
 
 _sql = load_queries("jobs")
+
+T = TypeVar("T", Job, JobVersion)
 
 EXECUTORS = (ExecutorKind.PROCESS, ExecutorKind.SHELL, ExecutorKind.PYTHON)
 """What agents of this version can run."""
@@ -95,9 +99,17 @@ async def get_job(database: Executor, id: UUID) -> Job:
   Raises:
     NotFound: there is no such job.
   """
-  return from_row(
-    Job, found(await database.fetchrow(_sql.select_job, id=id), "job", id)
-  )
+  return _read(Job, found(await database.fetchrow(_sql.select_job, id=id), "job", id))
+
+
+def _read(cls: type[T], record: Record) -> T:
+  """Build a job or version, also one whose configuration is refused by now."""
+  try:
+    config, unusable = wire.load(TaskConfig, record["config"]), None
+  except ProtocolError as error:
+    stored, problem = record["config"], str(error)
+    config, unusable = None, UnusableConfig(stored=stored, problem=problem)
+  return from_row(cls, record, config=config, unusable=unusable)
 
 
 async def query_jobs(
@@ -114,7 +126,7 @@ async def query_jobs(
   records = await database.fetch(
     _sql.list_jobs, **criteria(filter), limit=limit, cursor=cursor
   )
-  return [from_row(Job, record) for record in records]
+  return [_read(Job, record) for record in records]
 
 
 async def query_versions(
@@ -135,7 +147,7 @@ async def query_versions(
   records = await database.fetch(
     _sql.list_versions, job_id=id, limit=limit, cursor=cursor
   )
-  return [from_row(JobVersion, record) for record in records]
+  return [_read(JobVersion, record) for record in records]
 
 
 @repeated

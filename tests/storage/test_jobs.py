@@ -15,6 +15,7 @@ from support.world import (
 
 from hetuflow.errors import Conflict, NotFound, ProtocolError
 from hetuflow.protocol.model import (
+  UNSET,
   JobFilter,
   JobForUpdate,
   ScheduleForCreate,
@@ -36,6 +37,12 @@ from hetuflow.storage.schedules import get_schedule
 ROUTE_OF = query("""
   SELECT r.selector, j.priority, j.max_retries
   FROM sched_job AS j JOIN sched_route AS r ON r.id = j.route_id WHERE j.id = $id
+""")
+
+
+SPOIL_CONFIG = query("""
+  UPDATE sched_job_version SET config = $config::jsonb
+  WHERE job_id = $id RETURNING version
 """)
 
 
@@ -233,3 +240,55 @@ async def test_what_is_not_there_is_not_found(database: Database) -> None:
     await delete_job(database, nobody)
   with pytest.raises(NotFound):
     await query_versions(database, nobody, limit=1)
+
+
+@pytest.mark.parametrize(
+  ("config", "problem"),
+  [
+    ({"cmd": ""}, "expected a length between 1 and 131072 @ $.cmd"),
+    ({"cmd": "a", "executor": "fax"}, " @ $.executor"),
+    ({}, "required @ $.cmd"),
+    ([1], "expected an object @ $"),
+  ],
+)
+async def test_a_job_whose_configuration_is_refused_by_now_hides_no_other(
+  database: Database, config: object, problem: str
+) -> None:
+  whole, spoilt = await make_job(database), await make_job(database, "spoilt")
+  await database.fetchval(SPOIL_CONFIG, id=spoilt.id, config=config)
+  shown, other = await query_jobs(database, JobFilter(), limit=10)
+  assert other == whole
+  assert (shown.id, shown.name, shown.config) == (spoilt.id, "spoilt", None)
+  assert shown.unusable is not None
+  assert shown.unusable.stored == config
+  assert shown.unusable.problem.endswith(problem)
+  assert await get_job(database, spoilt.id) == shown
+
+
+async def test_a_job_whose_configuration_is_refused_can_be_mended(
+  database: Database,
+) -> None:
+  job = await make_job(database)
+  await database.fetchval(SPOIL_CONFIG, id=job.id, config={"cmd": ""})
+  renamed = await update_job(database, job.id, JobForUpdate(name="renamed"))
+  assert (renamed.name, renamed.config) == ("renamed", None)
+  mended = await update_job(
+    database, job.id, JobForUpdate(config=job.config or UNSET, version=1)
+  )
+  assert (mended.config, mended.unusable, mended.version) == (job.config, None, 2)
+  versions = await query_versions(database, job.id, limit=10)
+  assert [version.config for version in versions] == [job.config, None]
+  assert versions[1].unusable == renamed.unusable
+
+
+async def test_a_job_whose_configuration_is_refused_can_be_switched_and_deleted(
+  database: Database,
+) -> None:
+  job = await make_job(database)
+  schedule = await make_schedule(database, job)
+  await database.fetchval(SPOIL_CONFIG, id=job.id, config={"cmd": ""})
+  assert (await set_job_enabled(database, job.id, False)).status == "disabled"
+  assert (await set_job_enabled(database, job.id, True)).status == "enabled"
+  await delete_job(database, job.id)
+  assert (await get_job(database, job.id)).status is JobStatus.DELETED
+  assert not (await get_schedule(database, schedule.id)).enabled

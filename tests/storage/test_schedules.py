@@ -309,3 +309,52 @@ async def test_whoever_waits_for_schedules_is_told(
       assert await anext(notes) == "schedules"
       await update_schedule(database, schedule.id, ScheduleForUpdate(max_runs=3))
       assert await anext(notes) == "schedules"
+
+
+@pytest.mark.parametrize(
+  ("change", "value"),
+  [
+    ("parameters = $value::jsonb", [1]),
+    ("dst = $value::jsonb", {"gap": "fall in", "fold": "first"}),
+    ("dst = $value::jsonb", {"gap": "skip"}),
+    ("dst = $value::jsonb", [1]),
+    ("start_at = $value::timestamptz", datetime(1, 1, 2, tzinfo=UTC)),
+    ("end_at = $value::timestamptz", datetime(9999, 1, 1, tzinfo=UTC)),
+  ],
+)
+async def test_a_schedule_that_could_not_be_read_cannot_be_written(
+  database: Database, change: str, value: object
+) -> None:
+  schedule = await make_schedule(database, await make_job(database))
+  write = query(f"UPDATE sched_schedule SET {change} WHERE id = $id")
+  with pytest.raises(Conflict, match="sched_schedule_readable"):
+    await database.fetch(write, id=schedule.id, value=value)
+  assert await query_schedules(database, ScheduleFilter(), limit=10) == [schedule]
+
+
+@pytest.mark.parametrize(
+  ("change", "mend"),
+  [
+    ("cron_expression = 'rubbish'", {"cron_expression": "* * * * *"}),
+    ("timezone = 'Mars/Base'", {"timezone": "UTC"}),
+    ("jitter_seconds = 1e9", {"jitter_seconds": 0.0}),
+    ("name = repeat('x', 300)", {"name": "short"}),
+  ],
+)
+async def test_a_schedule_that_is_refused_by_now_is_listed_and_can_be_mended(
+  database: Database, change: str, mend: dict[str, Any]
+) -> None:
+  job = await make_job(database)
+  whole, spoilt = [await make_schedule(database, job) for _ in range(2)]
+  await database.fetch(
+    query(f"UPDATE sched_schedule SET {change} WHERE id = $id"), id=spoilt.id
+  )
+  shown, other = await query_schedules(database, ScheduleFilter(), limit=10)
+  assert (shown.id, other) == (spoilt.id, whole)
+  mended = await update_schedule(database, spoilt.id, ScheduleForUpdate(**mend))
+  assert mended.next_run_at == whole.next_run_at
+  await database.fetch(
+    query(f"UPDATE sched_schedule SET {change} WHERE id = $id"), id=spoilt.id
+  )
+  await delete_schedule(database, spoilt.id)
+  assert await query_schedules(database, ScheduleFilter(), limit=10) == [whole]

@@ -229,3 +229,37 @@ async def test_a_list_of_what_is_under_way_does_not_touch_history(
       await keeper.execute_script(LOCK_HISTORY)
       wanted = TaskFilter(status=TaskStatus.RUNNING)
       assert await query_tasks(database, wanted, limit=1) == []
+
+
+async def test_a_task_that_could_not_be_read_cannot_be_written(
+  database: Database,
+) -> None:
+  job = await make_job(database)
+  [task_id] = await create_tasks(database, [TaskForCreate(job_id=job.id)])
+  with pytest.raises(Conflict, match="sched_task_parameters"):
+    await database.fetch(
+      query("UPDATE sched_task SET parameters = '[1]' WHERE id = $id"), id=task_id
+    )
+  assert [task.id for task in await query_tasks(database, TaskFilter(), limit=10)] == [
+    task_id
+  ]
+
+
+async def test_a_task_that_is_refused_by_now_hides_no_other(database: Database) -> None:
+  job = await make_job(database)
+  wishes = [TaskForCreate(job_id=job.id) for _ in range(2)]
+  whole, spoilt = await create_tasks(database, wishes)
+  too_large = {"a": "x" * 5 * 1024**2}
+  await database.fetch(
+    query("""
+      UPDATE sched_task SET priority = 99, max_retries = -1,
+        parameters = $parameters::jsonb
+      WHERE id = $id
+    """),
+    id=spoilt,
+    parameters=too_large,
+  )
+  shown, other = await query_tasks(database, TaskFilter(), limit=10)
+  assert (shown.id, shown.priority, other.id) == (spoilt, 99, whole)
+  mended = await update_task(database, spoilt, TaskForUpdate(parameters={}))
+  assert mended.parameters == {}

@@ -37,6 +37,7 @@ from hetuflow.protocol.model.job import (
   JobForCreate,
   JobForUpdate,
   JobVersion,
+  UnusableConfig,
 )
 from hetuflow.protocol.model.namespace import (
   Namespace,
@@ -121,5 +122,6 @@ __all__ = [
   "TaskInstanceForUpdate",
   "TaskMetrics",
   "UnsetType",
+  "UnusableConfig",
   "new_id",
 ]

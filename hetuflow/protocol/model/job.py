@@ -1,5 +1,7 @@
 """Jobs: what is to be done."""
 
+from typing import Any
+
 import attrs
 
 from hetuflow.protocol.checks import fits_a_message, length
@@ -15,14 +17,33 @@ from hetuflow.protocol.model.ids import (
 from hetuflow.protocol.model.schedule import ScheduleForCreate
 from hetuflow.protocol.states import JobStatus
 
-__all__ = ["Job", "JobFilter", "JobForCreate", "JobForUpdate", "JobVersion"]
+__all__ = [
+  "Job",
+  "JobFilter",
+  "JobForCreate",
+  "JobForUpdate",
+  "JobVersion",
+  "UnusableConfig",
+]
 
 MAX_SCHEDULES = 100
 
 
 @attrs.frozen(kw_only=True)
+class UnusableConfig:
+  """A configuration that is stored but refused by now, and why; tasks with it fail.
+
+  Example:
+    {"stored": {"cmd": ""}, "problem": "expected a length between 1 and 131072 @ $.cmd"}
+  """
+
+  stored: Any
+  problem: str
+
+
+@attrs.frozen(kw_only=True)
 class Job:
-  """A job as it is read.
+  """A job as it is read; where there is no ``config``, ``unusable`` says why.
 
   Example:
     {"id": "0190a8b4-7c00-7000-8000-000000000002", "namespace_id": "default",
@@ -36,7 +57,8 @@ class Job:
   name: str
   description: str
   status: JobStatus
-  config: TaskConfig
+  config: TaskConfig | None
+  unusable: UnusableConfig | None = None
   version: int
   created_at: Instant
   updated_at: Instant
@@ -53,7 +75,8 @@ class JobVersion:
 
   job_id: JobId
   version: int
-  config: TaskConfig
+  config: TaskConfig | None
+  unusable: UnusableConfig | None = None
   created_at: Instant
 
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 from support.api import Api, Sessions, Wakes
-from support.world import make_namespace, start_attempt
+from support.world import make_namespace, query, start_attempt
 
 from hetuflow.protocol.model import (
   AgentForCreate,
@@ -272,3 +272,21 @@ async def test_filters_narrow_lists(api: Api, database: Database) -> None:
   listed = (await api.get("jobs?namespace_id=other&name=a")).body["items"]
   assert [job["id"] for job in listed] == [there["id"]]
   assert here["id"] != there["id"]
+
+
+async def test_a_job_whose_configuration_is_refused_by_now_is_shown_and_mended(
+  api: Api, database: Database
+) -> None:
+  whole, spoilt = await api.make_job(), await api.make_job("spoilt")
+  stored = {"cmd": "/bin/true", "timeout": -1}
+  spoil = "UPDATE sched_job_version SET config = $config::jsonb WHERE job_id = $id"
+  await database.fetch(query(spoil), id=UUID(spoilt["id"]), config=stored)
+  path = f"jobs/{spoilt['id']}"
+  shown = (await api.get(path)).body
+  assert (shown["config"], shown["unusable"]["stored"]) == (None, stored)
+  assert shown["unusable"]["problem"].endswith("@ $.timeout")
+  assert (await api.get("jobs")).body["items"] == [shown, whole]
+  assert (await api.get(f"{path}/versions")).body["items"][0]["config"] is None
+  mended = (await api.patch(path, {"config": {"cmd": "/bin/true"}})).body
+  assert (mended["config"]["cmd"], mended["unusable"]) == ("/bin/true", None)
+  assert (await api.delete(path)).status == 204
