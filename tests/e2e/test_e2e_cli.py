@@ -13,8 +13,11 @@ import pytest
 import trio
 from support.commands import Command, World
 from support.programs import wait_until
+from support.world import query
 
 from hetuflow.cli.find import FEW
+from hetuflow.storage.connect import StorageSettings, open_storage
+from hetuflow.storage.embedded import open_embedded
 
 pytestmark = pytest.mark.usefixtures("world")
 
@@ -326,6 +329,41 @@ async def test_a_job_is_changed_and_what_is_not_named_stays(cli: Command) -> Non
   assert (config["cmd"], config["args"], config["max_retries"]) == ("env", [], 2)
   assert {b"A=1", b"B=2"} <= set(printed.splitlines())
   assert (idle.code, plain["version"], plain["description"]) == (2, 2, "why")
+
+
+async def spoil_job(data_dir: Path, name: str, config: dict[str, object]) -> None:
+  """Write a configuration that no server would take into its database."""
+  write = query("""
+    UPDATE sched_job_version SET config = $config::jsonb
+    WHERE job_id = (SELECT id FROM sched_job WHERE name = $name)
+  """)
+  async with (
+    open_embedded(data_dir) as cluster,
+    open_storage(StorageSettings(dsn=cluster.dsn, pool_size=1)) as database,
+  ):
+    await database.fetch(write, name=name, config=config)
+
+
+async def test_a_job_whose_configuration_is_refused_by_now_is_mended(
+  cli: Command,
+) -> None:
+  with trio.fail_after(LIMIT_S):
+    name = await make(cli, "--", "true")
+    stored = {"cmd": "", "environment": {"A": "1"}, "labels": [1]}
+    await spoil_job(cli.data_dir, name, stored)
+    listed = (await cli("jobs", "list")).ok().text
+    plain = (await cli("jobs", "show", name)).ok().text
+    refused = await cli("jobs", "update", name, "--env", "B=2")
+    words = ("--env", "B=2", "--label", "disk=ssd", "--", "true")
+    (await cli("jobs", "update", name, *words)).ok()
+    shown = (await cli("jobs", "show", name, "--json")).ok().json
+  [line] = [line for line in listed.splitlines() if line.startswith(name)]
+  assert "(unusable)" in line
+  assert "expected an object @ $.labels" in " ".join(plain.split())
+  assert refused.code != 0
+  assert "$.config.labels" in refused.complaint
+  assert shown["config"]["environment"] == {"A": "1", "B": "2"}
+  assert (shown["config"]["cmd"], shown["unusable"]) == ("true", None)
 
 
 async def test_a_job_is_given_one_more_schedule(cli: Command) -> None:
