@@ -25,10 +25,12 @@ class Ready:
 
   Args:
     url: of the API, without a slash at the end.
+    pid: of the process that wrote it; None where it does not say.
     is_running: whether the server that wrote it still runs.
   """
 
   url: str
+  pid: int | None
   is_running: bool
 
 
@@ -60,7 +62,9 @@ def read_ready(path: Path) -> Ready | None:
     with path.open("rb") as file:
       said = msgspec.json.decode(file.read())
       return Ready(
-        url=str(said["url"]).rstrip("/"), is_running=_is_locked(file.fileno())
+        url=str(said["url"]).rstrip("/"),
+        pid=said.get("pid"),
+        is_running=_is_locked(file.fileno()),
       )
   except FileNotFoundError:
     return None

@@ -46,10 +46,7 @@ def list_jobs(session: Session, status: str | None, limit: int, as_json: bool) -
     return
   show.print_table(
     ("NAME", "STATUS", "EXECUTOR", "COMMAND", "VERSION", "ID"),
-    (
-      (*(job.name, job.status, *_what(job.config), job.version, job.id),)
-      for job in found
-    ),
+    ((job.name, job.status, *_what(job.config), job.version, job.id) for job in found),
   )
 
 

@@ -7,7 +7,6 @@ the agent, then the server with its PostgreSQL; the second one stops both at onc
 """
 
 import functools
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -26,6 +25,7 @@ from hetuflow.logs import configure_logging
 from hetuflow.nursery import Backoff, Child, Group, Restart, Supervisor
 from hetuflow.nursery import main as run_program
 from hetuflow.nursery.shutdown import run_until_signal
+from hetuflow.ready import read_ready, ready_files
 
 __all__ = ["Launch", "up"]
 
@@ -46,8 +46,6 @@ class Launch:
     concurrency: tasks the agent runs at once; None leaves it to its settings.
     examples: whether the first start loads examples.
     url: of the server, known once it serves.
-    stale: what other servers had written when the server was last started. Those that
-      were killed have left their files, and a pid of theirs may come again.
   """
 
   data_dir: Path
@@ -56,11 +54,9 @@ class Launch:
   concurrency: int | None = None
   examples: bool = True
   url: str | None = None
-  stale: frozenset[Path] = frozenset()
 
   def server_arguments(self) -> list[str]:
-    """Return the server's arguments before a start; a restarted one keeps its port."""
-    self.stale = frozenset(_server_files(self.data_dir))
+    """Return the server's arguments; a restarted one keeps its port."""
     port = urlsplit(self.url).port if self.url else self.port
     return [
       *("--data-dir", str(self.data_dir)),
@@ -85,23 +81,17 @@ class Launch:
 
   def _url_of(self, pid: int) -> str | None:
     """Return the URL that the server with this pid has written, None while it has not."""
-    for file in set(_server_files(self.data_dir)) - self.stale:
-      try:
-        said = json.loads(file.read_text("utf-8"))
-      except (OSError, ValueError):
-        continue
-      if isinstance(said, dict) and said.get("pid") == pid:
-        return str(said.get("url")).rstrip("/")
+    for file in ready_files(self.data_dir):
+      with suppress(OSError, ValueError):
+        ready = read_ready(file)
+        # What a killed server has left may name a pid that is ours by now.
+        if ready is not None and ready.is_running and ready.pid == pid:
+          return ready.url
     return None
 
   async def agent_ready(self, pid: int) -> None:
     """Wait for nothing: an agent connects when it can."""
     await trio.lowlevel.checkpoint()
-
-
-def _server_files(data_dir: Path) -> Iterator[Path]:
-  """Yield the files in which servers say where they serve."""
-  return data_dir.glob("servers/*.json")
 
 
 def up_tree(launch: Launch, server: Program, agent: Program) -> Group:

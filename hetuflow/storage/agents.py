@@ -9,9 +9,7 @@ from uuid import UUID
 import attrs
 
 from hetuflow.errors import Conflict
-from hetuflow.protocol.messages import (
-  HeartbeatRequest,
-)
+from hetuflow.protocol.messages import HeartbeatRequest
 from hetuflow.protocol.model import (
   Agent,
   AgentFilter,

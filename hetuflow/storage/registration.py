@@ -7,21 +7,21 @@ and it has not goes back to the queue at once.
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 from uuid import UUID
 
 import attrs
 
-from hetuflow.errors import Refused, Unavailable
+from hetuflow.errors import Refused
 from hetuflow.protocol.messages import (
   AgentRegisterRequest,
   HeldClaim,
   TaskInstanceUpdate,
 )
 from hetuflow.protocol.model import AgentId, InstanceId, NamespaceId, ServerId
+from hetuflow.protocol.model.ids import ALL_NAMESPACES
 from hetuflow.protocol.states import TaskInstanceStatus
 from hetuflow.storage.connect import Connection, Database, Record
-from hetuflow.storage.failures import repeatable
+from hetuflow.storage.rows import repeated
 from hetuflow.storage.sql import load_queries
 from hetuflow.storage.transitions import record_updates
 
@@ -29,13 +29,8 @@ __all__ = ["Registration", "register_agent"]
 
 _sql = load_queries("registration")
 
-ALL_NAMESPACES = NamespaceId("*")
-"""In a token: every namespace."""
-
 RELEASE_LIMIT = 1_000
 """Claims given back in one statement, which has little time."""
-REGISTER_TRIES = 3
-"""How often a registration is tried at once that others got in the way of."""
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +43,7 @@ class Registration:
   released: int
 
 
+@repeated  # a report of the session before may end what is being settled here
 async def register_agent(
   database: Database,
   request: AgentRegisterRequest,
@@ -73,28 +69,6 @@ async def register_agent(
       again since, or is of a namespace that is not allowed.
     Unavailable: the database is away.
   """
-  opening = partial(
-    _register_once, database, request, session_id, server_id, lease, allowed
-  )
-  # A report of the session before may end what is being settled here.
-  for _ in range(REGISTER_TRIES - 1):
-    try:
-      return await opening()
-    except Unavailable as error:
-      if not repeatable(error):
-        raise
-  return await opening()
-
-
-async def _register_once(
-  database: Database,
-  request: AgentRegisterRequest,
-  session_id: UUID,
-  server_id: ServerId,
-  lease: float,
-  allowed: Sequence[NamespaceId],
-) -> Registration:
-  """Open a session unless others change the claims of the agent meanwhile."""
   async with database.transaction() as connection:
     missing = await connection.fetch(
       _sql.find_missing_namespaces, namespace_ids=request.namespace_ids

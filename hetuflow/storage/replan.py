@@ -98,6 +98,7 @@ async def replanned(
 async def _catch_up(connection: Connection, ids: Sequence[UUID], now: datetime) -> None:
   """Plan up to now by the definitions that are about to change."""
   left = CATCH_UP_TIMES
+  plans = []
   for row in await list_behind(connection, ids, now):
     try:
       timing = timing_of(from_row(Schedule, row, next_run_at=None))
@@ -108,7 +109,9 @@ async def _catch_up(connection: Connection, ids: Sequence[UUID], now: datetime) 
     left -= len(plan.tasks) + sum(gap.count for gap in plan.gaps)
     if left <= 0 or plan.cursor_at < now:
       raise Unavailable("the schedule is still catching up after a long downtime")
-    await plan_tasks(connection, [plan])
+    plans.append(plan)
+  if plans:
+    await plan_tasks(connection, plans)
 
 
 async def _begin_anew(

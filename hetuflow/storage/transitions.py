@@ -22,7 +22,7 @@ from hetuflow.storage.tasks import get_task
 __all__ = [
   "ClaimOffer",
   "claim_tasks",
-  "fail_claim",
+  "fail_claims",
   "load_configs",
   "pause_task",
   "record_updates",
@@ -67,29 +67,25 @@ async def claim_tasks(
   return await executor.fetch(_sql.claim_tasks, **attrs.asdict(offer, recurse=False))
 
 
-async def fail_claim(
+async def fail_claims(
   executor: Database | Connection,
   namespace_id: NamespaceId,
-  *,
-  instance_id: UUID,
-  claim_token: UUID,
-  reason: str,
+  claims: Sequence[tuple[UUID, UUID, str]],
 ) -> None:
-  """Fail a task that was claimed and cannot be handed out; it is not retried.
+  """Fail tasks that were claimed and cannot be handed out; they are not retried.
 
   Args:
     executor: where to run.
-    namespace_id: of the task.
-    instance_id: of the claim; one that is not, or no longer, so changes nothing.
-    claim_token: likewise.
-    reason: why, for people.
+    namespace_id: of the tasks.
+    claims: task instance, claim token and why, for people; one that is not, or no
+      longer, claimed so is left alone.
   """
   await executor.fetch(
-    _sql.fail_claim,
-    id=instance_id,
+    _sql.fail_claims,
     namespace_id=namespace_id,
-    claim_token=claim_token,
-    reason=reason[:REASON_LENGTH],
+    ids=[instance_id for instance_id, _, _ in claims],
+    claim_tokens=[claim_token for _, claim_token, _ in claims],
+    reasons=[reason[:REASON_LENGTH] for _, _, reason in claims],
   )
 
 

@@ -271,22 +271,24 @@ SELECT id, false AS again, (SELECT count(*) FROM hint) AS hints FROM ended
 UNION ALL
 SELECT id, true AS again, 0 AS hints FROM reported WHERE NOT settled
 
--- name: fail_claim
--- End a claim that cannot be handed to its agent, and its task for good: whatever retries
--- it has left would meet the same.
+-- name: fail_claims
+-- End claims that cannot be handed to their agents, and their tasks for good: whatever
+-- retries they have left would meet the same.
 WITH ended AS (
-  UPDATE sched_task_instance
-  SET status = 'failed', reason = $reason, completed_at = now(), updated_at = now()
-  WHERE id = $id AND namespace_id = $namespace_id AND completed_at = 'infinity'
-    AND claim_token = $claim_token AND status = 'dispatched'
-  RETURNING task_id, completed_at
+  UPDATE sched_task_instance AS i
+  SET status = 'failed', reason = f.reason, completed_at = now(), updated_at = now()
+  FROM unnest($ids::uuid[], $claim_tokens::uuid[], $reasons::text[])
+    AS f (id, claim_token, reason)
+  WHERE i.id = f.id AND i.namespace_id = $namespace_id AND i.completed_at = 'infinity'
+    AND i.claim_token = f.claim_token AND i.status = 'dispatched'
+  RETURNING i.task_id, i.claim_token, i.reason, i.completed_at
 )
 UPDATE sched_task AS t
-SET status = 'failed', reason = $reason, claim_token = NULL,
+SET status = 'failed', reason = ended.reason, claim_token = NULL,
   completed_at = ended.completed_at, updated_at = now()
 FROM ended
 WHERE t.id = ended.task_id AND t.namespace_id = $namespace_id
-  AND t.completed_at = 'infinity' AND t.claim_token = $claim_token
+  AND t.completed_at = 'infinity' AND t.claim_token = ended.claim_token
   AND t.status = 'dispatched'
 RETURNING t.id
 

@@ -18,6 +18,7 @@ from hetuflow.cli.program import Program, ProgramEnded, StartFailed
 from hetuflow.cli.up import Launch, open_logs, up_tree
 from hetuflow.errors import HetuflowError, SettingsError
 from hetuflow.nursery import render
+from hetuflow.ready import publish_ready
 from hetuflow.schedule import CronExpression
 
 LIMIT_S = 20.0
@@ -263,11 +264,17 @@ def test_a_restarted_server_keeps_the_port_it_was_given(tmp_path: Path) -> None:
 async def test_the_server_is_known_by_its_pid(tmp_path: Path) -> None:
   start = launch(tmp_path)
   (tmp_path / "servers").mkdir()
-  (tmp_path / "servers" / "stale.json").write_text('{"url": "http://old", "pid": 1}')
   (tmp_path / "servers" / "half.json").write_text('{"url": "ht')
-  (tmp_path / "servers" / "own.json").write_text('{"url": "http://new/", "pid": 77}')
-  with trio.fail_after(LIMIT_S):
-    await start.server_ready(77)
+  with (
+    publish_ready(
+      tmp_path / "servers" / "other.json", b'{"url": "http://o", "pid": 1}'
+    ),
+    publish_ready(
+      tmp_path / "servers" / "own.json", b'{"url": "http://new/", "pid": 77}'
+    ),
+  ):
+    with trio.fail_after(LIMIT_S):
+      await start.server_ready(77)
   assert start.url == "http://new"
 
 
@@ -277,12 +284,12 @@ async def test_what_a_killed_server_with_the_same_pid_has_left_is_not_believed(
   (tmp_path / "servers").mkdir()
   (tmp_path / "servers" / "dead.json").write_text('{"url": "http://old", "pid": 77}')
   start = launch(tmp_path)
-  start.server_arguments()
   with trio.move_on_after(1) as limit:
     await start.server_ready(77)
   assert limit.cancelled_caught
-  (tmp_path / "servers" / "own.json").write_text('{"url": "http://new", "pid": 77}')
-  await start.server_ready(77)
+  own = tmp_path / "servers" / "own.json"
+  with publish_ready(own, b'{"url": "http://new", "pid": 77}'):
+    await start.server_ready(77)
   assert start.url == "http://new"
 
 

@@ -18,7 +18,7 @@ from hetuflow.protocol.model import Schedule, ScheduleForUpdate, new_id
 from hetuflow.schedule import Timing, fire_times
 from hetuflow.server.scheduling.generator import Generator
 from hetuflow.storage.connect import Database, StorageSettings, open_storage
-from hetuflow.storage.jobs import set_job_enabled
+from hetuflow.storage.jobs import get_job, set_job_enabled
 from hetuflow.storage.schedules import (
   get_schedule,
   set_schedule_enabled,
@@ -278,3 +278,23 @@ async def test_an_edit_waits_for_what_is_too_much_to_catch_up(clocked: str) -> N
     await told.plan()
     await told.switch(False)
     await told.check()
+
+
+async def test_all_schedules_of_a_job_are_caught_up_when_it_is_switched_off(
+  clocked: str,
+) -> None:
+  settings = StorageSettings(dsn=clocked, pool_size=1, statement_timeout=10)
+  async with open_storage(settings) as database:
+    first = await begin(database, cron_expression="* * * * *")
+    job = await get_job(database, first.schedule.job_id)
+    second = attrs.evolve(
+      first,
+      schedule=await make_schedule(database, job, cron_expression="*/7 * * * * *"),
+      periods=[],
+    )
+    await first.wait(1_500)
+    second.now = first.now
+    second.periods.append((timing_of(second.schedule), START, second.now))
+    await first.switch_job(False)
+    await first.check()
+    await second.check()

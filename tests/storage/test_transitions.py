@@ -47,6 +47,7 @@ from hetuflow.storage.tasks import create_tasks, get_task
 from hetuflow.storage.transitions import (
   ClaimOffer,
   claim_tasks,
+  fail_claims,
   pause_task,
   record_updates,
   request_cancel,
@@ -458,6 +459,36 @@ async def test_registering_gives_back_what_the_agent_does_not_hold(
   instance = await get_instance(database, scene.instance_id)
   assert instance.status is TaskInstanceStatus.RELEASED
   assert await scene.task_status() is TaskStatus.PENDING
+
+
+async def test_of_claims_that_fail_together_stale_ones_are_left_alone(
+  database: Database,
+) -> None:
+  hopeless = [await make_scene(database, max_retries=3) for _ in range(2)]
+  stale = await make_scene(database)
+  begun = await make_scene(
+    database,
+    status=TaskStatus.RUNNING,
+    instance_status=TaskInstanceStatus.RUNNING,
+  )
+  claims = [
+    (scene.instance_id, scene.claim_token, f"reason {number} {'x' * 1000}")
+    for number, scene in enumerate([*hopeless, begun])
+  ]
+  for _ in range(2):
+    await fail_claims(
+      database, DEFAULT, [*claims, (stale.instance_id, uuid4(), "not mine")]
+    )
+  for number, scene in enumerate(hopeless):
+    task = await get_task(database, scene.task_id)
+    instance = await get_instance(database, scene.instance_id)
+    assert (task.status, instance.status) == (
+      TaskStatus.FAILED,
+      TaskInstanceStatus.FAILED,
+    )
+    assert task.reason == instance.reason == claims[number][2][:500]
+  assert await stale.task_status() is TaskStatus.DISPATCHED
+  assert await begun.task_status() is TaskStatus.RUNNING
 
 
 async def test_registering_meets_a_report_of_the_session_before(

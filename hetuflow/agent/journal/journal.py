@@ -64,7 +64,6 @@ class Journal:
     self._thread = trio.CapacityLimiter(1)
     self._calls: list[_Call] = []
     self._called = trio.Event()
-    self._written = trio.Event()
     self._over_limit = file.measure()
     self._disk_full = False
     self._writer = trio.CancelScope(shield=True)
@@ -74,11 +73,6 @@ class Journal:
   def full(self) -> bool:
     """Whether to take no new claims: over the limit, or the last write found no room."""
     return self._over_limit or self._disk_full
-
-  async def wait_for_room(self) -> None:
-    """Return as soon as the journal is not full."""
-    while self.full:
-      await self._written.wait()
 
   def load(self) -> Recovered:
     """Read all that is on record; blocks, so at the start only."""
@@ -200,8 +194,6 @@ class Journal:
     for call, failure in zip(calls, failures, strict=True):
       call.failure = failure
       call.done.set()
-    self._written.set()
-    self._written = trio.Event()
     return len(calls)
 
   def _apply(

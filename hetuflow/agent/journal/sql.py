@@ -53,10 +53,10 @@ WHERE instance_id IN (SELECT value FROM json_each(?)) AND state = 'held'
 """
 SPAWNED = """
 UPDATE claims
-SET state = 'running',
-    pid = json_extract(?1, '$."' || instance_id || '"[0]'),
-    pid_start = json_extract(?1, '$."' || instance_id || '"[1]')
-WHERE instance_id IN (SELECT key FROM json_each(?1)) AND state <> 'finished'
+SET state = 'running', pid = json_extract(note.value, '$[0]'),
+    pid_start = json_extract(note.value, '$[1]')
+FROM json_each(?) AS note
+WHERE instance_id = note.key AND state <> 'finished'
 """
 FINISH = """
 UPDATE claims SET state = 'finished'

@@ -12,6 +12,7 @@ import uuid_utils.compat
 from msgspec import UNSET, Meta, UnsetType
 
 __all__ = [
+  "ALL_NAMESPACES",
   "DEFAULT_NAMESPACE",
   "UNSET",
   "AgentId",
@@ -29,6 +30,8 @@ __all__ = [
 
 NamespaceId = NewType("NamespaceId", str)
 DEFAULT_NAMESPACE = NamespaceId("default")
+ALL_NAMESPACES = NamespaceId("*")
+"""In a token: every namespace."""
 JobId = NewType("JobId", UUID)
 ScheduleId = NewType("ScheduleId", UUID)
 TaskId = NewType("TaskId", UUID)

@@ -15,6 +15,7 @@ from hetuflow.protocol.messages import (
   MessageKind,
 )
 from hetuflow.protocol.model import NamespaceId
+from hetuflow.protocol.model.ids import ALL_NAMESPACES
 from hetuflow.server.gateway.door import (
   MAX_INVALID,
   Doorkeeper,
@@ -164,7 +165,9 @@ def _check(request: AgentRegisterRequest, allowed: list[NamespaceId]) -> None:
       f" the agent {request.protocol_version}; upgrade the older one",
       code="unsupported_version",
     )
-  wrong = set() if "*" in allowed else set(request.namespace_ids) - set(allowed)
+  wrong = (
+    set() if ALL_NAMESPACES in allowed else set(request.namespace_ids) - set(allowed)
+  )
   if wrong:
     raise Refused(
       f"the token is not good for namespace {', '.join(sorted(wrong))}",

@@ -12,7 +12,7 @@ when nobody can tell whether a claim has committed, because the connection broke
 loop was stopped: the sessions it was for are ended, and settled as the agents return.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -39,7 +39,7 @@ from hetuflow.server.session import Session
 from hetuflow.server.sessions import Sessions
 from hetuflow.storage.connect import Database, Record
 from hetuflow.storage.failures import may_have_happened
-from hetuflow.storage.transitions import ClaimOffer, claim_tasks, fail_claim
+from hetuflow.storage.transitions import ClaimOffer, claim_tasks, fail_claims
 
 __all__ = ["Poller", "deal"]
 
@@ -168,9 +168,8 @@ class Poller:
     with _in_doubt(sessions, always=True):
       versions = set(map(_version, rows))
       problems = await self._outage.retry(partial(self._configs.learn, versions))
-      for row in rows if problems else ():
-        if problem := problems.get(_version(row)):
-          await self._outage.retry(partial(self._fail, namespace_id, row, problem))
+      if problems:
+        await self._outage.retry(partial(self._fail, namespace_id, rows, problems))
       self._send(
         namespace_id, sessions, [row for row in rows if _version(row) not in problems]
       )
@@ -232,15 +231,19 @@ class Poller:
       ],
     )
 
-  async def _fail(self, namespace_id: NamespaceId, row: Record, problem: str) -> None:
-    """End a claim that no agent can be sent."""
-    await fail_claim(
-      self._database,
-      namespace_id,
-      instance_id=row["instance_id"],
-      claim_token=row["claim_token"],
-      reason=problem,
-    )
+  async def _fail(
+    self,
+    namespace_id: NamespaceId,
+    rows: Sequence[Record],
+    problems: Mapping[Version, str],
+  ) -> None:
+    """End those claims that no agent can be sent."""
+    claims = [
+      (row["instance_id"], row["claim_token"], problems[version])
+      for row in rows
+      if (version := _version(row)) in problems
+    ]
+    await fail_claims(self._database, namespace_id, claims)
 
   def _count(self, rows: Sequence[Record], started: float) -> None:
     """Keep the figures of one claim."""

@@ -124,6 +124,22 @@ async def test_without_a_hint_a_cancel_is_found_all_the_same(
       nursery.cancel_scope.cancel()
 
 
+class CountedWakeup(Wakeup):
+  """Tells when it has been waited for again and again."""
+
+  def __init__(self) -> None:
+    super().__init__()
+    self.waits = 0
+    self.many = trio.Event()
+
+  async def wait(self, timeout: float | None = None) -> bool:
+    """Wait, and count it."""
+    self.waits += 1
+    if self.waits > 5:
+      self.many.set()
+    return await super().wait(timeout)
+
+
 async def test_where_nobody_has_anything_to_cancel_nobody_is_asked(
   database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,11 +154,11 @@ async def test_where_nobody_has_anything_to_cancel_nobody_is_asked(
   sessions = Sessions()
   agent = await join(database, sessions)
   agent.learn(AgentMetrics(), time.monotonic())
-  wakeup = Wakeup()
+  wakeup = CountedWakeup()
   with trio.fail_after(20):
     async with trio.open_nursery() as nursery:
       await nursery.start(Canceller(database, sessions, wakeup).run)
-      await trio.sleep(0.1)
+      await wakeup.many.wait()
       assert not asked.is_set()
       wakeup.set()
       await asked.wait()
