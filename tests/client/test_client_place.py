@@ -133,10 +133,10 @@ def test_a_lock_ends_with_the_process_that_held_it(tmp_path: Path) -> None:
   ) as process:
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
-    assert read_ready(file) == Ready(url="http://a", is_running=True)
+    assert read_ready(file) == Ready(url="http://a", pid=7, is_running=True)
     process.kill()
     process.wait()
-    assert read_ready(file) == Ready(url="http://a", is_running=False)
+    assert read_ready(file) == Ready(url="http://a", pid=7, is_running=False)
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
