@@ -122,7 +122,7 @@ def test_a_lock_ends_with_the_process_that_held_it(tmp_path: Path) -> None:
   file = tmp_path / "server.json"
   script = (
     "import pathlib, sys; from hetuflow.ready import publish_ready\n"
-    'with publish_ready(pathlib.Path(sys.argv[1]), b\'{"url": "http://a"}\'):\n'
+    'with publish_ready(pathlib.Path(sys.argv[1]), b\'{"url": "http://a", "pid": 7}\'):\n'
     "  print('ready', flush=True); sys.stdin.read()\n"
   )
   with subprocess.Popen(
