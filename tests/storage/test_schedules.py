@@ -175,7 +175,7 @@ async def test_switching_on_begins_now(database: Database, job: Job) -> None:
 
 
 async def test_switching_off_takes_back(database: Database, job: Job) -> None:
-  schedule = await make_schedule(database, job)
+  schedule = await make_schedule(database, job, cron_expression="0 0 1 1 *")
   await plan_task(database, schedule, await read_clock(database) + timedelta(hours=1))
   disabled = await set_schedule_enabled(database, schedule.id, False)
   assert not disabled.enabled
