@@ -37,6 +37,12 @@ CREATE TYPE agent_status AS ENUM ('online', 'offline', 'busy', 'draining', 'erro
 
 CREATE TYPE ledger_outcome AS ENUM ('skipped', 'missed', 'merged');
 
+CREATE TYPE overlap_policy AS ENUM ('allow', 'skip', 'queue', 'replace');
+
+CREATE TYPE task_cause AS ENUM (
+  'request', 'schedule', 'catch_up', 'backfill', 'daemon', 'broadcast', 'event', 'flow'
+);
+
 CREATE TYPE log_stream AS ENUM ('stdout', 'stderr');
 
 -- ── helpers ─────────────────────────────────────────────────────────────────────────
@@ -112,6 +118,10 @@ CREATE TABLE sched_namespace (
   lead double precision NOT NULL DEFAULT 5 CHECK (lead BETWEEN 0.5 AND 3600),
   -- seconds after its time for which a held claim stays good
   lease double precision NOT NULL DEFAULT 30 CHECK (lease >= 1),
+  -- the server that is to plan for it, as long as it is alive; null: any
+  server_id uuid,
+  -- tasks under way at a time; null: any number
+  max_running integer CHECK (max_running > 0),
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now()
 );
@@ -126,9 +136,38 @@ CREATE TABLE sched_server (
   heartbeat_at timestamptz NOT NULL DEFAULT now(),
   alive_until timestamptz NOT NULL DEFAULT '-infinity',
   stopped_at timestamptz,
+  -- its share of the namespaces; 0: none
+  weight integer NOT NULL DEFAULT 1 CHECK (weight BETWEEN 0 AND 1000),
+  -- how busy it is, from 0 to 1
+  load double precision NOT NULL DEFAULT 0 CHECK (load BETWEEN 0 AND 1),
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now()
 );
+
+-- Who may do what only one server may: `term` rises with each owner, and every write that
+-- an owner makes checks owner, term and expiry, holding this row FOR SHARE.
+CREATE TABLE distributed_lock (
+  name text PRIMARY KEY,
+  owner uuid NOT NULL,
+  term bigint NOT NULL CHECK (term > 0),
+  acquired_at timestamptz NOT NULL DEFAULT now(),
+  expires_at timestamptz NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Which server plans for a namespace. `epoch` rises with each move; plans of an earlier
+-- epoch are refused.
+CREATE TABLE sched_binding (
+  namespace_id text PRIMARY KEY REFERENCES sched_namespace ON DELETE CASCADE,
+  server_id uuid NOT NULL,
+  epoch bigint NOT NULL DEFAULT 1 CHECK (epoch > 0),
+  bound_at timestamptz NOT NULL DEFAULT now(),
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE INDEX sched_binding_server ON sched_binding (server_id);
 
 -- The agents. `epoch` rises at each start of an agent, `session_number` at each of its
 -- registrations; `session_id` names the one live connection that may claim and renew;
@@ -199,8 +238,22 @@ CREATE TABLE sched_job (
   route_id bigint NOT NULL REFERENCES sched_route,
   priority smallint NOT NULL DEFAULT 0 CHECK (priority BETWEEN -10 AND 10),
   max_retries integer NOT NULL DEFAULT 0 CHECK (max_retries >= 0),
+  -- What its configuration says of limits and late times, where planning looks for it.
+  -- Limits are those of now, also for tasks that were planned with an earlier version.
+  overlap overlap_policy NOT NULL DEFAULT 'allow',
+  max_concurrent integer CHECK (max_concurrent > 0),
+  concurrency_key text,
+  -- at most rate_count starts in rate_seconds
+  rate_count integer CHECK (rate_count > 0),
+  rate_seconds double precision CHECK (rate_seconds > 0),
+  misfire jsonb NOT NULL DEFAULT '{}',
+  start_deadline double precision CHECK (start_deadline >= 0),
+  total_timeout double precision CHECK (total_timeout > 0),
+  broadcast boolean NOT NULL DEFAULT false,
   created_at timestamptz NOT NULL DEFAULT now(),
-  updated_at timestamptz NOT NULL DEFAULT now()
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  CHECK (num_nonnulls(rate_count, rate_seconds) <> 1),
+  CHECK (jsonb_typeof(misfire) = 'object')
 );
 
 -- A name is taken once in its namespace, until its job is deleted.
@@ -215,6 +268,38 @@ CREATE TABLE sched_job_version (
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (job_id, version)
+);
+
+-- When the next start of a job with a rate limit is free: the theoretical arrival time of
+-- the generic cell rate algorithm (ITU-T I.371).
+CREATE TABLE sched_rate (
+  job_id uuid PRIMARY KEY REFERENCES sched_job ON DELETE CASCADE,
+  namespace_id text NOT NULL,
+  arrival_at timestamptz NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Sets of days, by name, that schedules refer to; each change is a version.
+CREATE TABLE sched_calendar (
+  id uuid PRIMARY KEY,
+  namespace_id text NOT NULL REFERENCES sched_namespace ON DELETE CASCADE,
+  name text NOT NULL,
+  description text NOT NULL DEFAULT '',
+  version integer NOT NULL DEFAULT 1,
+  definition jsonb NOT NULL CHECK (jsonb_typeof(definition) = 'object'),
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  UNIQUE (namespace_id, name)
+);
+
+CREATE TABLE sched_calendar_version (
+  calendar_id uuid NOT NULL REFERENCES sched_calendar ON DELETE CASCADE,
+  version integer NOT NULL,
+  definition jsonb NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (calendar_id, version)
 );
 
 -- When a job is due. Everything up to `cursor_at` is planned; `next_plan_at` is the
@@ -232,6 +317,16 @@ CREATE TABLE sched_schedule (
   cron_expression text,
   run_at timestamptz,
   interval_seconds double precision CHECK (interval_seconds >= 1),
+  -- the interval is counted from the end of the task before
+  fixed_delay boolean NOT NULL DEFAULT false,
+  -- of a daemon: tasks that are kept running
+  replicas integer CHECK (replicas BETWEEN 1 AND 1000),
+  event_name text,
+  event_filter jsonb,
+  -- of kind flow: the end of what other job or flow it follows, and how that ended
+  after jsonb,
+  -- [{"name": …, "mode": "include" | "exclude" | "next" | "previous"}]
+  calendars jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(calendars) = 'array'),
   parameters jsonb NOT NULL DEFAULT '{}',
   start_at timestamptz,
   end_at timestamptz CHECK (end_at > start_at),
@@ -247,10 +342,13 @@ CREATE TABLE sched_schedule (
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),
   -- a schedule has exactly the time that belongs to its kind
-  CHECK (kind <> 'cron' OR (
-    cron_expression IS NOT NULL AND run_at IS NULL AND interval_seconds IS NULL)),
-  CHECK (kind <> 'time' OR (
-    cron_expression IS NULL AND num_nonnulls(run_at, interval_seconds) = 1)),
+  CHECK ((kind = 'cron') = (cron_expression IS NOT NULL)),
+  CHECK ((kind = 'time') = (num_nonnulls(run_at, interval_seconds) = 1)),
+  CHECK ((kind = 'daemon') = (replicas IS NOT NULL)),
+  CHECK ((kind = 'event') = (event_name IS NOT NULL)),
+  CHECK ((kind = 'flow') = (after IS NOT NULL)),
+  CHECK (num_nonnulls(run_at, interval_seconds) < 2),
+  CHECK (NOT fixed_delay OR interval_seconds IS NOT NULL),
   -- what can be read again: one that cannot would hide the others of its page
   CONSTRAINT sched_schedule_readable CHECK ((
     jsonb_typeof(parameters) = 'object'
@@ -265,13 +363,36 @@ CREATE TABLE sched_schedule (
 CREATE UNIQUE INDEX sched_schedule_name ON sched_schedule (job_id, name);
 
 -- What the generator looks along.
-CREATE INDEX sched_schedule_due ON sched_schedule (next_plan_at)
+CREATE INDEX sched_schedule_due ON sched_schedule (namespace_id, next_plan_at)
   WHERE enabled AND next_plan_at IS NOT NULL;
+
+-- What is kept going: each replica of a daemon, and the one task of a schedule whose
+-- interval is counted from the end of the task before. `generation` rises with each task;
+-- `next_at` is when the next one is due once `task_id` has ended.
+CREATE TABLE sched_replica (
+  schedule_id uuid NOT NULL REFERENCES sched_schedule ON DELETE CASCADE,
+  replica integer NOT NULL CHECK (replica >= 0),
+  namespace_id text NOT NULL,
+  generation bigint NOT NULL DEFAULT 0,
+  task_id uuid,
+  agent_id uuid,
+  -- ends in a row that came too soon; the pause before the next start grows with them
+  failures integer NOT NULL DEFAULT 0,
+  next_at timestamptz,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (schedule_id, replica)
+);
+
+CREATE INDEX sched_replica_namespace ON sched_replica (namespace_id);
 
 -- ── what is planned and run ─────────────────────────────────────────────────────────
 
 -- One planned occurrence of a job. planned_at: nominal; scheduled_at: with jitter;
 -- due_at: when the next attempt is due; rank_at: due_at less a minute per priority.
+-- lane: whose limit decides when it may be claimed, null where none does. Of a lane's
+-- tasks those that are pending, dispatched, running or waiting for a retry hold a place;
+-- the others are blocked. Nothing counts them: they are counted where it is decided.
 CREATE TABLE sched_task (
   id uuid NOT NULL,
   namespace_id text NOT NULL,
@@ -294,6 +415,13 @@ CREATE TABLE sched_task (
   max_retries integer NOT NULL DEFAULT 0,
   claim_token uuid,
   cancel_requested_at timestamptz,
+  cause task_cause NOT NULL DEFAULT 'request',
+  -- the broadcast that it is the part of one agent of
+  parent_id uuid,
+  lane text,
+  -- not started by then: missed; not ended by then: failed
+  start_by timestamptz,
+  end_by timestamptz,
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),
   completed_at timestamptz NOT NULL DEFAULT 'infinity',
@@ -302,9 +430,12 @@ CREATE TABLE sched_task (
   CONSTRAINT sched_task_end CHECK (
     (completed_at = 'infinity') = (status IN (
       'blocked', 'paused', 'pending', 'dispatched', 'running', 'waiting_retry'))),
-  -- a claim has its token, and only a claim
-  CONSTRAINT sched_task_claim CHECK (
-    (claim_token IS NOT NULL) = (status IN ('dispatched', 'running'))),
+  -- a claim has its token, and only a claim; that of a lost attempt stays good until
+  -- there is a newer one
+  CONSTRAINT sched_task_claim CHECK (CASE
+    WHEN status IN ('dispatched', 'running') THEN claim_token IS NOT NULL
+    WHEN status <> 'waiting_retry' THEN claim_token IS NULL
+    ELSE true END),
   CONSTRAINT sched_task_parameters CHECK (jsonb_typeof(parameters) = 'object')
 ) PARTITION BY RANGE (completed_at);
 
@@ -333,6 +464,27 @@ CREATE UNIQUE INDEX sched_task_occurrence
   ON sched_task_live (namespace_id, schedule_id, occurrence)
   WHERE schedule_id IS NOT NULL;
 
+-- What waits for a place in its lane, in order of rank, and when the next one is due.
+CREATE INDEX sched_task_blocked ON sched_task_live (namespace_id, lane, rank_at)
+  WHERE status = 'blocked' AND lane IS NOT NULL;
+CREATE INDEX sched_task_blocked_due ON sched_task_live (namespace_id, due_at)
+  WHERE status = 'blocked' AND lane IS NOT NULL;
+
+-- What holds a place.
+CREATE INDEX sched_task_holder ON sched_task_live (namespace_id, lane)
+  WHERE lane IS NOT NULL
+    AND status IN ('pending', 'dispatched', 'running', 'waiting_retry');
+
+-- Deadlines.
+CREATE INDEX sched_task_start_by ON sched_task_live (namespace_id, start_by)
+  WHERE start_by IS NOT NULL AND status IN ('blocked', 'pending', 'waiting_retry');
+CREATE INDEX sched_task_end_by ON sched_task_live (namespace_id, end_by)
+  WHERE end_by IS NOT NULL AND cancel_requested_at IS NULL;
+
+-- The parts of a broadcast.
+CREATE INDEX sched_task_of_parent ON sched_task_live (namespace_id, parent_id)
+  WHERE parent_id IS NOT NULL;
+
 -- Cancels that agents still have to be told.
 CREATE INDEX sched_task_cancel ON sched_task_live (cancel_requested_at)
   WHERE cancel_requested_at IS NOT NULL;
@@ -360,10 +512,14 @@ CREATE TABLE sched_task_instance (
   started_at timestamptz,
   start_error_ms double precision,
   updated_at timestamptz NOT NULL DEFAULT now(),
+  -- when its agent was given up; it may still report until there is a newer attempt
+  lost_at timestamptz,
   completed_at timestamptz NOT NULL DEFAULT 'infinity',
   PRIMARY KEY (id, namespace_id, completed_at),
-  CONSTRAINT sched_task_instance_end CHECK (
-    (completed_at = 'infinity') = (status IN ('dispatched', 'running')))
+  CONSTRAINT sched_task_instance_end CHECK (CASE
+    WHEN status IN ('dispatched', 'running') THEN completed_at = 'infinity'
+    WHEN status <> 'lost' THEN completed_at < 'infinity'
+    ELSE true END)
 ) PARTITION BY RANGE (completed_at);
 
 CREATE INDEX sched_task_instance_of_task ON sched_task_instance (task_id, id);
@@ -377,11 +533,16 @@ CREATE TABLE sched_task_instance_live PARTITION OF sched_task_instance
     autovacuum_vacuum_threshold = 1000,
     autovacuum_vacuum_cost_delay = 0);
 
--- A task has at most one attempt under way. The condition always holds; with it the index
+-- A task has at most one attempt under way, beside lost ones. The condition always holds; with it the index
 -- is no way to look up an instance by namespace, which a planner that believes the table
 -- to be empty would prefer to the id.
 CREATE UNIQUE INDEX sched_task_instance_single
-  ON sched_task_instance_live (namespace_id, task_id) WHERE attempt > 0;
+  ON sched_task_instance_live (namespace_id, task_id)
+  WHERE attempt > 0 AND status <> 'lost';
+
+-- Lost attempts that may still report.
+CREATE INDEX sched_task_instance_lost ON sched_task_instance_live (lost_at)
+  WHERE status = 'lost';
 
 -- What an agent is thought to have, for state sync.
 CREATE INDEX sched_task_instance_of_agent ON sched_task_instance_live (agent_id);

@@ -30,7 +30,7 @@ CATALOGUE = {
     WHERE {_OURS} AND {_NOT_A_WEEK} AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
       AND c.relname NOT LIKE 'sched_migration%'""",
   "columns": f"""
-    SELECT c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod),
+    SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
       a.attnotnull, a.attidentity, pg_get_expr(d.adbin, d.adrelid)
     FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
