@@ -20,8 +20,11 @@ __all__ = [
   "JobStatus",
   "LedgerOutcome",
   "LogStream",
+  "MisfirePolicy",
   "OnLost",
+  "OverlapPolicy",
   "ScheduleKind",
+  "TaskCause",
   "TaskEvent",
   "TaskInstanceStatus",
   "TaskStatus",
@@ -62,6 +65,36 @@ class OnLost(StrEnum):
 
   RETRY = "retry"
   FAIL = "fail"
+
+
+class OverlapPolicy(StrEnum):
+  """What a task does whose job has as many under way as it may."""
+
+  ALLOW = "allow"
+  SKIP = "skip"
+  QUEUE = "queue"
+  REPLACE = "replace"
+
+
+class MisfirePolicy(StrEnum):
+  """What becomes of planned times that were not planned in time."""
+
+  RUN_ONCE = "run_once"
+  SKIP = "skip"
+  RUN_ALL = "run_all"
+
+
+class TaskCause(StrEnum):
+  """Why there is a task."""
+
+  REQUEST = "request"
+  SCHEDULE = "schedule"
+  CATCH_UP = "catch_up"
+  BACKFILL = "backfill"
+  DAEMON = "daemon"
+  BROADCAST = "broadcast"
+  EVENT = "event"
+  FLOW = "flow"
 
 
 class LogStream(StrEnum):

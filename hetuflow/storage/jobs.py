@@ -43,6 +43,22 @@ _sql = load_queries("jobs")
 
 T = TypeVar("T", Job, JobVersion)
 
+_FOLLOWING = (
+  "route_id",
+  "priority",
+  "max_retries",
+  "overlap",
+  "max_concurrent",
+  "concurrency_key",
+  "rate_count",
+  "rate_seconds",
+  "misfire",
+  "start_deadline",
+  "total_timeout",
+  "broadcast",
+)
+"""The columns of a job that repeat what its configuration says."""
+
 EXECUTORS = (ExecutorKind.PROCESS, ExecutorKind.SHELL, ExecutorKind.PYTHON)
 """What agents of this version can run."""
 
@@ -168,9 +184,7 @@ async def update_job(database: Executor, id: UUID, update: JobForUpdate) -> Job:
         f"the job {row['name']!r} is at version {row['version']} by now,"
         f" not {update.version}; read it and change that"
       )
-    values = {
-      name: row[name] for name in ("version", "route_id", "priority", "max_retries")
-    }
+    values = {name: row[name] for name in ("version", *_FOLLOWING)}
     if not isinstance(update.config, UnsetType):
       values |= await _new_version(connection, row, update.config)
     given = changes(update)
@@ -245,10 +259,14 @@ async def _follow(
   connection: Connection, namespace_id: str, config: TaskConfig
 ) -> dict[str, Any]:
   """Return the columns that repeat what a configuration says."""
-  return {
+  rate = config.rate_limit
+  values: dict[str, Any] = {
     "route_id": await intern_route(connection, namespace_id, selector_of(config)),
-    "priority": config.priority,
-    "max_retries": config.max_retries,
+    "rate_count": None if rate is None else rate.count,
+    "rate_seconds": None if rate is None else rate.seconds,
+  }
+  return values | {
+    name: getattr(config, name) for name in _FOLLOWING if name not in values
   }
 
 

@@ -1,10 +1,14 @@
 -- name: insert_job
 -- Make a job; nothing comes back when its name is taken.
 INSERT INTO sched_job (
-  id, namespace_id, name, description, status, route_id, priority, max_retries
+  id, namespace_id, name, description, status, route_id, priority, max_retries, overlap,
+  max_concurrent, concurrency_key, rate_count, rate_seconds, misfire, start_deadline,
+  total_timeout, broadcast
 )
 VALUES (
-  $id, $namespace_id, $name, $description, $status, $route_id, $priority, $max_retries
+  $id, $namespace_id, $name, $description, $status, $route_id, $priority, $max_retries,
+  $overlap, $max_concurrent, $concurrency_key, $rate_count, $rate_seconds, $misfire,
+  $start_deadline, $total_timeout, $broadcast
 )
 ON CONFLICT (namespace_id, name) WHERE status <> 'deleted' DO NOTHING
 RETURNING id, namespace_id, name, status
@@ -38,7 +42,9 @@ LIMIT $limit
 
 -- name: lock_job
 -- Keep everybody from changing a job, or making tasks of it, until the transaction ends.
-SELECT id, namespace_id, name, status, version, route_id, priority, max_retries
+SELECT id, namespace_id, name, status, version, route_id, priority, max_retries, overlap,
+  max_concurrent, concurrency_key, rate_count, rate_seconds, misfire, start_deadline,
+  total_timeout, broadcast
 FROM sched_job WHERE id = $id FOR UPDATE
 
 -- name: update_job
@@ -50,6 +56,15 @@ SET name = CASE WHEN $set_name THEN $name ELSE name END,
   route_id = $route_id,
   priority = $priority,
   max_retries = $max_retries,
+  overlap = $overlap,
+  max_concurrent = $max_concurrent,
+  concurrency_key = $concurrency_key,
+  rate_count = $rate_count,
+  rate_seconds = $rate_seconds,
+  misfire = $misfire,
+  start_deadline = $start_deadline,
+  total_timeout = $total_timeout,
+  broadcast = $broadcast,
   updated_at = now()
 WHERE id = $id
 

@@ -1,19 +1,24 @@
 -- name: insert_namespace
 -- Make a namespace; nothing comes back when the name is taken.
-INSERT INTO sched_namespace (id, weight, retention_days, lead, lease)
-VALUES ($id, $weight, $retention_days, $lead, $lease)
+INSERT INTO sched_namespace (
+  id, weight, retention_days, lead, lease, server_id, max_running
+)
+VALUES ($id, $weight, $retention_days, $lead, $lease, $server_id, $max_running)
 ON CONFLICT (id) DO NOTHING
-RETURNING id, weight, retention_days, lead, lease, created_at, updated_at
+RETURNING id, weight, retention_days, lead, lease, server_id, max_running,
+  created_at, updated_at
 
 -- name: select_namespace
 -- One namespace.
-SELECT id, weight, retention_days, lead, lease, created_at, updated_at
+SELECT id, weight, retention_days, lead, lease, server_id, max_running,
+  created_at, updated_at
 FROM sched_namespace
 WHERE id = $id
 
 -- name: list_namespaces
 -- A page of namespaces, by name.
-SELECT id, weight, retention_days, lead, lease, created_at, updated_at
+SELECT id, weight, retention_days, lead, lease, server_id, max_running,
+  created_at, updated_at
 FROM sched_namespace
 WHERE ($id::text IS NULL OR id = $id)
   AND ($cursor::text IS NULL OR id > $cursor)
@@ -28,9 +33,12 @@ SET weight = CASE WHEN $set_weight THEN $weight ELSE weight END,
     CASE WHEN $set_retention_days THEN $retention_days ELSE retention_days END,
   lead = CASE WHEN $set_lead THEN $lead ELSE lead END,
   lease = CASE WHEN $set_lease THEN $lease ELSE lease END,
+  server_id = CASE WHEN $set_server_id THEN $server_id ELSE server_id END,
+  max_running = CASE WHEN $set_max_running THEN $max_running ELSE max_running END,
   updated_at = now()
 WHERE id = $id
-RETURNING id, weight, retention_days, lead, lease, created_at, updated_at
+RETURNING id, weight, retention_days, lead, lease, server_id, max_running,
+  created_at, updated_at
 
 -- name: lock_namespace
 -- Keep everybody from adding to a namespace until the end of the transaction.

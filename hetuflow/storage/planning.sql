@@ -2,7 +2,8 @@
 -- Schedules with planned times up to the horizon, the longest waiting first. A namespace
 -- with a long lead looks as far ahead as it hands out.
 SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.enabled, s.timezone,
-  s.cron_expression, s.run_at, s.interval_seconds, s.parameters, s.start_at, s.end_at,
+  s.cron_expression, s.run_at, s.interval_seconds, s.fixed_delay, s.replicas,
+  s.event_name, s.event_filter, s.after, s.calendars, s.parameters, s.start_at, s.end_at,
   s.max_runs, s.jitter_seconds, s.dst, s.run_count, s.last_run_at, s.created_at,
   s.updated_at, s.revision, s.cursor_at, s.taken, now() AS read_at,
   now() + make_interval(secs => GREATEST($horizon, n.lead + $margin)) AS until_at
@@ -21,7 +22,8 @@ LIMIT $limit
 -- Of some schedules that are locked, those with planned times up to a moment that are
 -- neither tasks nor booked.
 SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.enabled, s.timezone,
-  s.cron_expression, s.run_at, s.interval_seconds, s.parameters, s.start_at, s.end_at,
+  s.cron_expression, s.run_at, s.interval_seconds, s.fixed_delay, s.replicas,
+  s.event_name, s.event_filter, s.after, s.calendars, s.parameters, s.start_at, s.end_at,
   s.max_runs, s.jitter_seconds, s.dst, s.run_count, s.last_run_at, s.created_at,
   s.updated_at, s.revision, s.cursor_at, s.taken, $now::timestamptz AS read_at,
   $now AS until_at

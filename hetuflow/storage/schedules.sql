@@ -14,12 +14,14 @@ SELECT clock_timestamp()
 -- Make a schedule; nothing comes back when its job has one of that name.
 INSERT INTO sched_schedule (
   id, namespace_id, job_id, name, kind, enabled, timezone, cron_expression, run_at,
-  interval_seconds, parameters, start_at, end_at, max_runs, jitter_seconds, dst,
+  interval_seconds, fixed_delay, replicas, event_name, event_filter, after, calendars,
+  parameters, start_at, end_at, max_runs, jitter_seconds, dst,
   cursor_at, next_plan_at, created_at, updated_at
 )
 VALUES (
   $id, $namespace_id, $job_id, $name, $kind, $enabled, $timezone, $cron_expression,
-  $run_at, $interval_seconds, $parameters, $start_at, $end_at, $max_runs,
+  $run_at, $interval_seconds, $fixed_delay, $replicas, $event_name, $event_filter,
+  $after, $calendars, $parameters, $start_at, $end_at, $max_runs,
   $jitter_seconds, $dst, $cursor_at, $next_plan_at, $created_at, $created_at
 )
 ON CONFLICT (job_id, name) DO NOTHING
@@ -29,7 +31,8 @@ RETURNING id
 -- Some schedules, with what their next run depends on. The last run is one whose time has
 -- come, which the last one planned may not be.
 SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.enabled, s.timezone,
-  s.cron_expression, s.run_at, s.interval_seconds, s.parameters, s.start_at, s.end_at,
+  s.cron_expression, s.run_at, s.interval_seconds, s.fixed_delay, s.replicas,
+  s.event_name, s.event_filter, s.after, s.calendars, s.parameters, s.start_at, s.end_at,
   s.max_runs, s.jitter_seconds, s.dst, s.run_count, s.created_at, s.updated_at,
   s.cursor_at, now() AS read_at, j.status = 'enabled' AS job_enabled,
   CASE WHEN s.last_run_at > now() THEN
@@ -48,7 +51,8 @@ ORDER BY s.id
 -- name: list_schedules
 -- A page of schedules, newest first, as in select_schedules.
 SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.enabled, s.timezone,
-  s.cron_expression, s.run_at, s.interval_seconds, s.parameters, s.start_at, s.end_at,
+  s.cron_expression, s.run_at, s.interval_seconds, s.fixed_delay, s.replicas,
+  s.event_name, s.event_filter, s.after, s.calendars, s.parameters, s.start_at, s.end_at,
   s.max_runs, s.jitter_seconds, s.dst, s.run_count, s.created_at, s.updated_at,
   s.cursor_at, now() AS read_at, j.status = 'enabled' AS job_enabled,
   CASE WHEN s.last_run_at > now() THEN
@@ -86,6 +90,12 @@ SET name = CASE WHEN $set_name THEN $name ELSE name END,
   run_at = CASE WHEN $set_run_at THEN $run_at ELSE run_at END,
   interval_seconds =
     CASE WHEN $set_interval_seconds THEN $interval_seconds ELSE interval_seconds END,
+  fixed_delay = CASE WHEN $set_fixed_delay THEN $fixed_delay ELSE fixed_delay END,
+  replicas = CASE WHEN $set_replicas THEN $replicas ELSE replicas END,
+  event_name = CASE WHEN $set_event_name THEN $event_name ELSE event_name END,
+  event_filter = CASE WHEN $set_event_filter THEN $event_filter ELSE event_filter END,
+  after = CASE WHEN $set_after THEN $after ELSE after END,
+  calendars = CASE WHEN $set_calendars THEN $calendars ELSE calendars END,
   parameters = CASE WHEN $set_parameters THEN $parameters ELSE parameters END,
   start_at = CASE WHEN $set_start_at THEN $start_at ELSE start_at END,
   end_at = CASE WHEN $set_end_at THEN $end_at ELSE end_at END,

@@ -1,21 +1,31 @@
 -- name: insert_server
 -- Enter a server that has just started; nothing comes back when its id is taken.
-INSERT INTO sched_server (id, name, url, version, alive_until)
-VALUES ($id, $name, $url, $version, now() + make_interval(secs => $ttl))
+INSERT INTO sched_server (id, name, url, version, weight, alive_until)
+VALUES ($id, $name, $url, $version, $weight, now() + make_interval(secs => $ttl))
 ON CONFLICT (id) DO NOTHING
 RETURNING id
 
 -- name: select_server
 -- One server.
-SELECT id, name, url, version, started_at, heartbeat_at, created_at, updated_at,
-  stopped_at IS NULL AND alive_until > now() AS alive
-FROM sched_server
-WHERE id = $id
+SELECT s.id, s.name, s.url, s.version, s.started_at, s.heartbeat_at, s.weight, s.load,
+  s.created_at, s.updated_at, s.stopped_at IS NULL AND s.alive_until > now() AS alive,
+  (SELECT count(*) FROM sched_binding AS b WHERE b.server_id = s.id) AS namespaces,
+  EXISTS (
+    SELECT FROM distributed_lock AS k
+    WHERE k.name = 'leader' AND k.owner = s.id AND k.expires_at > now()
+  ) AS leader
+FROM sched_server AS s
+WHERE s.id = $id
 
 -- name: list_servers
 -- A page of servers, the last started first.
-SELECT s.id, s.name, s.url, s.version, s.started_at, s.heartbeat_at, s.created_at,
-  s.updated_at, l.alive
+SELECT s.id, s.name, s.url, s.version, s.started_at, s.heartbeat_at, s.weight, s.load,
+  s.created_at, s.updated_at, l.alive,
+  (SELECT count(*) FROM sched_binding AS b WHERE b.server_id = s.id) AS namespaces,
+  EXISTS (
+    SELECT FROM distributed_lock AS k
+    WHERE k.name = 'leader' AND k.owner = s.id AND k.expires_at > now()
+  ) AS leader
 FROM sched_server AS s
 CROSS JOIN LATERAL (
   SELECT s.stopped_at IS NULL AND s.alive_until > now() AS alive

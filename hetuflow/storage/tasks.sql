@@ -45,7 +45,7 @@ FROM made GROUP BY namespace_id
 -- One task.
 SELECT id, namespace_id, job_id, job_version, schedule_id, flow_run_id, status, reason,
   planned_at, scheduled_at, due_at, priority, parameters, attempts, max_retries,
-  cancel_requested_at, created_at, updated_at,
+  cancel_requested_at, cause, parent_id, start_by, end_by, created_at, updated_at,
   NULLIF(completed_at, 'infinity') AS completed_at
 FROM sched_task WHERE id = $id
 
@@ -53,13 +53,14 @@ FROM sched_task WHERE id = $id
 -- A page of tasks, newest first.
 SELECT id, namespace_id, job_id, job_version, schedule_id, flow_run_id, status, reason,
   planned_at, scheduled_at, due_at, priority, parameters, attempts, max_retries,
-  cancel_requested_at, created_at, updated_at,
+  cancel_requested_at, cause, parent_id, start_by, end_by, created_at, updated_at,
   NULLIF(completed_at, 'infinity') AS completed_at
 FROM sched_task
 WHERE ($cursor::uuid IS NULL OR id < $cursor)
   AND ($namespace_id::text IS NULL OR namespace_id = $namespace_id)
   AND ($job_id::uuid IS NULL OR job_id = $job_id)
   AND ($schedule_id::uuid IS NULL OR schedule_id = $schedule_id)
+  AND ($parent_id::uuid IS NULL OR parent_id = $parent_id)
   AND ($status::task_status IS NULL OR status = $status)
   AND ($live::boolean IS NULL OR NOT $live OR completed_at = 'infinity')
   AND ($live IS NULL OR $live OR completed_at < 'infinity')

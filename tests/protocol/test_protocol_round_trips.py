@@ -17,9 +17,9 @@ from protocol_classes import CLASSES
 from hetuflow.errors import ProtocolError
 from hetuflow.protocol import messages, wire
 from hetuflow.protocol.messages import BATCHES, PAYLOADS, Envelope, MessageKind
-from hetuflow.protocol.model import UNSET, ScheduleForCreate, UnsetType
+from hetuflow.protocol.model import UNSET, FollowedEnd, ScheduleForCreate, UnsetType
 from hetuflow.protocol.model.schedule import ScheduleForPreview
-from hetuflow.protocol.states import ScheduleKind
+from hetuflow.protocol.states import TASK_FINAL, ScheduleKind
 
 TEXTS = st.text(
   st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20
@@ -102,16 +102,40 @@ SPECIAL: dict[tuple[str, str], st.SearchStrategy[Any]] = {
   ("TaskConfig", "user"): st.none(),
   ("TaskConfig", "cwd"): st.none(),
   ("TaskConfig", "stdin"): st.none(),
+  ("FollowedEnd", "status"): st.lists(
+    st.sampled_from(sorted(TASK_FINAL)), min_size=1, max_size=3
+  ),
   ("NamespaceForCreate", "id"): st.from_regex(r"[a-z][a-z0-9]{0,9}", fullmatch=True),
 }
 
 
-def timings() -> st.SearchStrategy[dict[str, Any]]:
-  """Draw the fields of a schedule of which exactly one may say the time."""
-  cron = {"kind": st.just(ScheduleKind.CRON), "cron_expression": TEXTS.filter(bool)}
-  once = {"kind": st.just(ScheduleKind.TIME), "run_at": INSTANTS}
-  often = {"kind": st.just(ScheduleKind.TIME), "interval_seconds": st.floats(1, 86_400)}
-  return st.one_of(*(st.fixed_dictionaries(which) for which in (cron, once, often)))
+def kinds(cls: type[Any]) -> st.SearchStrategy[dict[str, Any]]:
+  """Draw the fields of a schedule of which exactly one may say when."""
+  interval = {"interval_seconds": st.floats(1, 86_400)}
+  ways: list[dict[str, Any]] = [
+    {"kind": st.just(ScheduleKind.CRON), "cron_expression": TEXTS.filter(bool)},
+    {"kind": st.just(ScheduleKind.TIME), "run_at": INSTANTS},
+    {"kind": st.just(ScheduleKind.TIME), **interval},
+  ]
+  if cls is ScheduleForCreate:
+    ended = st.builds(
+      FollowedEnd,
+      job=TEXTS.filter(bool),
+      status=st.lists(st.sampled_from(sorted(TASK_FINAL)), min_size=1, max_size=3),
+    )
+    ways += [
+      {"kind": st.just(ScheduleKind.TIME), "fixed_delay": st.just(True), **interval},
+      {"kind": st.just(ScheduleKind.DAEMON), "replicas": st.integers(1, 9)},
+      {"kind": st.just(ScheduleKind.EVENT), "event_name": TEXTS.filter(bool)},
+      {"kind": st.just(ScheduleKind.FLOW), "after": ended},
+    ]
+  return st.one_of(*map(st.fixed_dictionaries, ways))
+
+
+OF_A_KIND = (
+  *("kind", "cron_expression", "run_at", "interval_seconds", "fixed_delay"),
+  *("replicas", "event_name", "event_filter", "after", "calendars"),
+)
 
 
 def strategy_of(cls: type[Any], field: Any) -> st.SearchStrategy[Any]:
@@ -127,11 +151,10 @@ def objects_of(cls: type[Any]) -> st.SearchStrategy[Any]:
     for field in attrs.fields(attrs.resolve_types(cls, include_extras=True))
   }
   if cls in (ScheduleForCreate, ScheduleForPreview):
-    timed = ("kind", "cron_expression", "run_at", "interval_seconds")
-    rest = {name: fields[name] for name in fields if name not in timed}
+    rest = {name: fields[name] for name in fields if name not in OF_A_KIND}
     return st.builds(
       lambda timing, rest: cls(**rest, **timing),
-      timings(),
+      kinds(cls),
       st.fixed_dictionaries(rest),
     )
   return st.builds(cls, **fields)

@@ -217,7 +217,8 @@ def test_null_is_not_the_same_as_left_out() -> None:
     ({"kind": "time", "interval_seconds": 5, "run_at": TASK["due_at"]}, None),
     ({"kind": "cron", "cron_expression": "* * * * *", "interval_seconds": 5}, None),
     ({"kind": "time", "interval_seconds": 0}, "$.interval_seconds"),
-    ({"kind": "daemon"}, "$.kind"),
+    ({"kind": "daemon"}, "$.replicas"),
+    ({"kind": "daemon", "replicas": 2, "run_at": TASK["due_at"]}, "$.run_at"),
   ],
 )
 def test_a_schedule_has_exactly_the_time_of_its_kind(

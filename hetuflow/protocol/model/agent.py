@@ -2,7 +2,7 @@
 
 import attrs
 
-from hetuflow.protocol.checks import at_least, length
+from hetuflow.protocol.checks import at_least, between, length
 from hetuflow.protocol.model.ids import (
   UNSET,
   AgentId,
@@ -138,11 +138,15 @@ class AgentFilter:
 class Server:
   """A server as it is read.
 
+  ``weight`` is its share of the namespaces, ``namespaces`` the number that it plans for,
+  ``load`` how busy it is from 0 to 1, ``leader`` whether it is the one that binds them.
+
   Example:
     {"id": "0190a8b4-7c00-7000-8000-000000000006", "name": "host-1",
      "url": "http://127.0.0.1:8080", "version": "0.1.0",
      "started_at": "2026-01-01T00:00:00Z", "heartbeat_at": "2026-01-01T00:00:01Z",
-     "alive": true, "created_at": "2026-01-01T00:00:00Z",
+     "alive": true, "weight": 1, "load": 0.0, "namespaces": 1, "leader": true,
+     "created_at": "2026-01-01T00:00:00Z",
      "updated_at": "2026-01-01T00:00:01Z"}
   """
 
@@ -153,6 +157,10 @@ class Server:
   started_at: Instant
   heartbeat_at: Instant
   alive: bool
+  weight: int
+  load: float
+  namespaces: int
+  leader: bool
   created_at: Instant
   updated_at: Instant
 
@@ -170,6 +178,7 @@ class ServerForCreate:
   name: str = attrs.field(validator=length(1, 255))
   url: str = attrs.field(validator=length(1, 2_048))
   version: str = attrs.field(validator=length(1, 64))
+  weight: int = attrs.field(default=1, validator=between(0, 1_000))
 
 
 @attrs.frozen(kw_only=True)

@@ -8,6 +8,7 @@ from hetuflow.protocol.model.ids import (
   UNSET,
   Instant,
   NamespaceId,
+  ServerId,
   UnsetType,
 )
 
@@ -24,10 +25,12 @@ class Namespace:
   """A namespace as it is read.
 
   ``lead`` is how many seconds before its time a task is handed to an agent; ``lease``
-  how many seconds after it a held claim stays good.
+  how many seconds after it a held claim stays good. ``server_id`` names the server that is
+  to plan for it as long as it is alive; ``max_running`` bounds the tasks under way.
 
   Example:
     {"id": "default", "weight": 1, "retention_days": 30, "lead": 5.0, "lease": 30.0,
+     "server_id": null, "max_running": null,
      "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}
   """
 
@@ -36,6 +39,8 @@ class Namespace:
   retention_days: int
   lead: float
   lease: float
+  server_id: ServerId | None
+  max_running: int | None
   created_at: Instant
   updated_at: Instant
 
@@ -53,6 +58,8 @@ class NamespaceForCreate:
   retention_days: int = attrs.field(default=30, validator=between(1, 3_650))
   lead: float = attrs.field(default=5.0, validator=between(0.5, 3_600))
   lease: float = attrs.field(default=30.0, validator=between(1, MAX_LEASE))
+  server_id: ServerId | None = None
+  max_running: int | None = attrs.field(default=None, validator=between(1, 2**31 - 1))
 
 
 @attrs.frozen(kw_only=True)
@@ -69,6 +76,10 @@ class NamespaceForUpdate:
   )
   lead: float | UnsetType = attrs.field(default=UNSET, validator=between(0.5, 3_600))
   lease: float | UnsetType = attrs.field(default=UNSET, validator=between(1, MAX_LEASE))
+  server_id: ServerId | UnsetType | None = UNSET
+  max_running: int | UnsetType | None = attrs.field(
+    default=UNSET, validator=between(1, 2**31 - 1)
+  )
 
 
 @attrs.frozen(kw_only=True)

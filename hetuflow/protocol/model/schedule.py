@@ -1,11 +1,13 @@
 """Schedules: when a job is due."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 import attrs
 
 from hetuflow.protocol.checks import FieldError, between, fits_a_message, length
 from hetuflow.protocol.model.ids import (
+  DEFAULT_NAMESPACE,
   UNSET,
   Instant,
   JobId,
@@ -14,13 +16,16 @@ from hetuflow.protocol.model.ids import (
   ScheduleId,
   UnsetType,
 )
-from hetuflow.protocol.states import ScheduleKind
+from hetuflow.protocol.states import TASK_FINAL, ScheduleKind, TaskStatus
 
 __all__ = [
+  "CalendarMode",
   "Dst",
   "DstFold",
   "DstGap",
+  "FollowedEnd",
   "Schedule",
+  "ScheduleCalendar",
   "ScheduleFilter",
   "ScheduleForCreate",
   "ScheduleForPreview",
@@ -29,6 +34,8 @@ __all__ = [
 
 MAX_PREVIEW = 1_000
 MAX_YEARS_SECONDS = 366 * 86_400
+MAX_REPLICAS = 1_000
+MAX_CALENDARS = 16
 
 
 class DstGap(StrEnum):
@@ -58,6 +65,50 @@ class Dst:
   fold: DstFold = DstFold.FIRST
 
 
+class CalendarMode(StrEnum):
+  """What a calendar's days mean to a schedule."""
+
+  INCLUDE = "include"
+  EXCLUDE = "exclude"
+  NEXT = "next"
+  PREVIOUS = "previous"
+
+
+@attrs.frozen(kw_only=True)
+class ScheduleCalendar:
+  """A calendar that a schedule heeds.
+
+  It fires only on the calendar's days, never on them, or is moved off them to the next or
+  previous day that is not among them.
+
+  Example:
+    {"name": "holidays", "mode": "exclude"}
+  """
+
+  name: str = attrs.field(validator=length(1, 200))
+  mode: CalendarMode = CalendarMode.EXCLUDE
+
+
+@attrs.frozen(kw_only=True)
+class FollowedEnd:
+  """What a schedule of kind flow follows: the end of tasks of a job, by its name.
+
+  Example:
+    {"job": "extract", "status": ["succeeded"]}
+  """
+
+  job: str = attrs.field(validator=length(1, 200))
+  status: list[TaskStatus] = attrs.field(
+    factory=lambda: [TaskStatus.SUCCEEDED], validator=length(1, 6)
+  )
+
+  def __attrs_post_init__(self) -> None:
+    """Demand statuses that are an end."""
+    for status in self.status:
+      if status not in TASK_FINAL:
+        raise FieldError("status", f"{status} is not an end")
+
+
 @attrs.frozen(kw_only=True)
 class Schedule:
   """A schedule as it is read.
@@ -66,7 +117,9 @@ class Schedule:
     {"id": "0190a8b4-7c00-7000-8000-000000000001", "namespace_id": "default",
      "job_id": "0190a8b4-7c00-7000-8000-000000000002", "name": "nightly", "kind": "cron",
      "enabled": true, "timezone": "Europe/Berlin", "cron_expression": "30 2 * * *",
-     "run_at": null, "interval_seconds": null, "parameters": {}, "start_at": null,
+     "run_at": null, "interval_seconds": null, "fixed_delay": false,
+     "replicas": null, "event_name": null, "event_filter": null, "after": null,
+     "calendars": [], "parameters": {}, "start_at": null,
      "end_at": null, "max_runs": null, "jitter_seconds": 0.0,
      "dst": {"gap": "shift", "fold": "first"}, "run_count": 0,
      "next_run_at": "2026-01-02T01:30:00Z", "last_run_at": null,
@@ -83,6 +136,12 @@ class Schedule:
   cron_expression: str | None
   run_at: Instant | None
   interval_seconds: float | None
+  fixed_delay: bool
+  replicas: int | None
+  event_name: str | None
+  event_filter: JsonObject | None
+  after: FollowedEnd | None
+  calendars: list[ScheduleCalendar]
   parameters: JsonObject
   start_at: Instant | None
   end_at: Instant | None
@@ -96,26 +155,29 @@ class Schedule:
   updated_at: Instant
 
 
-def _one_time(schedule: "ScheduleForCreate | ScheduleForPreview") -> None:
-  """Demand exactly the time field that belongs to the kind."""
-  given = {
-    "cron_expression": schedule.cron_expression,
-    "run_at": schedule.run_at,
-    "interval_seconds": schedule.interval_seconds,
+_BELONGS: Mapping[ScheduleKind, tuple[str, ...]] = {
+  ScheduleKind.CRON: ("cron_expression",),
+  ScheduleKind.TIME: ("interval_seconds", "run_at"),
+  ScheduleKind.DAEMON: ("replicas",),
+  ScheduleKind.EVENT: ("event_name",),
+  ScheduleKind.FLOW: ("after",),
+}
+"""Of which fields each kind has exactly one."""
+
+
+def _one_of_its_kind(schedule: "ScheduleForCreate | ScheduleForPreview") -> None:
+  """Demand exactly the field that belongs to the kind."""
+  wanted = _BELONGS[schedule.kind]
+  named = {
+    name
+    for names in _BELONGS.values()
+    for name in names
+    if getattr(schedule, name, None) is not None
   }
-  wanted = {
-    ScheduleKind.CRON: {"cron_expression"},
-    ScheduleKind.TIME: {"run_at", "interval_seconds"},
-  }.get(schedule.kind)
-  if wanted is None:
-    raise FieldError("kind", "expected cron or time")
-  named = {name for name, value in given.items() if value is not None}
-  for name in sorted(named - wanted):
+  for name in sorted(named - set(wanted)):
     raise FieldError(name, f"does not belong to a schedule of kind {schedule.kind}")
   if len(named) != 1:
-    raise FieldError(
-      sorted(wanted)[0], f"expected exactly one of {', '.join(sorted(wanted))}"
-    )
+    raise FieldError(wanted[0], f"expected exactly one of {', '.join(wanted)}")
 
 
 @attrs.frozen(kw_only=True)
@@ -123,8 +185,10 @@ class ScheduleForCreate:
   """What a caller says of a new schedule.
 
   ``kind`` cron takes ``cron_expression``; ``time`` takes ``run_at`` (once) or
-  ``interval_seconds`` (again and again, counted from ``start_at``). ``job_id`` may be
-  left out where the schedule is part of a new job.
+  ``interval_seconds`` (again and again, counted from ``start_at``, or with ``fixed_delay``
+  from the end of the task before); ``daemon`` takes ``replicas``, the number of tasks that
+  are kept running; ``event`` takes ``event_name`` and perhaps ``event_filter``; ``flow``
+  takes ``after``. ``job_id`` may be left out where the schedule is part of a new job.
 
   Example:
     {"job_id": "0190a8b4-7c00-7000-8000-000000000002", "name": "nightly",
@@ -141,6 +205,14 @@ class ScheduleForCreate:
   interval_seconds: float | None = attrs.field(
     default=None, validator=between(1, MAX_YEARS_SECONDS)
   )
+  fixed_delay: bool = False
+  replicas: int | None = attrs.field(default=None, validator=between(1, MAX_REPLICAS))
+  event_name: str | None = attrs.field(default=None, validator=length(1, 200))
+  event_filter: JsonObject | None = attrs.field(default=None, validator=fits_a_message)
+  after: FollowedEnd | None = None
+  calendars: list[ScheduleCalendar] = attrs.field(
+    factory=list, validator=length(0, MAX_CALENDARS)
+  )
   parameters: JsonObject = attrs.field(factory=dict, validator=fits_a_message)
   start_at: Instant | None = None
   end_at: Instant | None = None
@@ -149,8 +221,14 @@ class ScheduleForCreate:
   dst: Dst = attrs.field(factory=Dst)
 
   def __attrs_post_init__(self) -> None:
-    """Demand the time that belongs to the kind."""
-    _one_time(self)
+    """Demand the field that belongs to the kind, and what only some kinds have."""
+    _one_of_its_kind(self)
+    if self.fixed_delay and self.interval_seconds is None:
+      raise FieldError("fixed_delay", "expected only with interval_seconds")
+    if self.event_filter is not None and self.event_name is None:
+      raise FieldError("event_filter", "expected only with event_name")
+    if self.calendars and self.kind not in (ScheduleKind.CRON, ScheduleKind.TIME):
+      raise FieldError("calendars", f"do not belong to a schedule of kind {self.kind}")
 
 
 @attrs.frozen(kw_only=True)
@@ -170,6 +248,18 @@ class ScheduleForUpdate:
   interval_seconds: float | UnsetType = attrs.field(
     default=UNSET, validator=between(1, MAX_YEARS_SECONDS)
   )
+  fixed_delay: bool | UnsetType = UNSET
+  replicas: int | UnsetType = attrs.field(
+    default=UNSET, validator=between(1, MAX_REPLICAS)
+  )
+  event_name: str | UnsetType = attrs.field(default=UNSET, validator=length(1, 200))
+  event_filter: JsonObject | UnsetType | None = attrs.field(
+    default=UNSET, validator=fits_a_message
+  )
+  after: FollowedEnd | UnsetType = UNSET
+  calendars: list[ScheduleCalendar] | UnsetType = attrs.field(
+    default=UNSET, validator=length(0, MAX_CALENDARS)
+  )
   parameters: JsonObject | UnsetType = attrs.field(
     default=UNSET, validator=fits_a_message
   )
@@ -186,18 +276,22 @@ class ScheduleForUpdate:
 
 @attrs.frozen(kw_only=True)
 class ScheduleForPreview:
-  """The question when a timing would fire.
+  """The question when a timing would fire; calendars are those of the namespace.
 
   Example:
     {"kind": "cron", "cron_expression": "*/5 * * * *", "count": 3}
   """
 
+  namespace_id: NamespaceId = DEFAULT_NAMESPACE
   kind: ScheduleKind = ScheduleKind.CRON
   timezone: str = "UTC"
   cron_expression: str | None = attrs.field(default=None, validator=length(1, 500))
   run_at: Instant | None = None
   interval_seconds: float | None = attrs.field(
     default=None, validator=between(1, MAX_YEARS_SECONDS)
+  )
+  calendars: list[ScheduleCalendar] = attrs.field(
+    factory=list, validator=length(0, MAX_CALENDARS)
   )
   start_at: Instant | None = None
   end_at: Instant | None = None
@@ -207,7 +301,9 @@ class ScheduleForPreview:
 
   def __attrs_post_init__(self) -> None:
     """Demand the time that belongs to the kind."""
-    _one_time(self)
+    if self.kind not in (ScheduleKind.CRON, ScheduleKind.TIME):
+      raise FieldError("kind", "expected cron or time")
+    _one_of_its_kind(self)
 
 
 @attrs.frozen(kw_only=True)

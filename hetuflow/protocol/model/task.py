@@ -19,7 +19,7 @@ from hetuflow.protocol.model.ids import (
   TaskId,
   UnsetType,
 )
-from hetuflow.protocol.states import TaskInstanceStatus, TaskStatus
+from hetuflow.protocol.states import TaskCause, TaskInstanceStatus, TaskStatus
 
 __all__ = [
   "JobForRun",
@@ -58,13 +58,17 @@ class TaskMetrics:
 class Task:
   """A task as it is read.
 
+  ``cause`` is why there is one, ``parent_id`` the broadcast that it is a part of. One that
+  has not started by ``start_by`` is missed, one that has not ended by ``end_by`` fails.
+
   Example:
     {"id": "0190a8b4-7c00-7000-8000-000000000003", "namespace_id": "default",
      "job_id": "0190a8b4-7c00-7000-8000-000000000002", "job_version": 1,
      "schedule_id": null, "flow_run_id": null, "status": "pending", "reason": null,
      "planned_at": "2026-01-01T00:00:00Z", "scheduled_at": "2026-01-01T00:00:00Z",
      "due_at": "2026-01-01T00:00:00Z", "priority": 0, "parameters": {}, "attempts": 0,
-     "max_retries": 0, "cancel_requested_at": null,
+     "max_retries": 0, "cancel_requested_at": null, "cause": "request",
+     "parent_id": null, "start_by": null, "end_by": null,
      "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
      "completed_at": null}
   """
@@ -85,6 +89,10 @@ class Task:
   attempts: int
   max_retries: int
   cancel_requested_at: Instant | None
+  cause: TaskCause
+  parent_id: TaskId | None
+  start_by: Instant | None
+  end_by: Instant | None
   created_at: Instant
   updated_at: Instant
   completed_at: Instant | None
@@ -156,6 +164,7 @@ class TaskFilter:
   namespace_id: str | None = None
   job_id: JobId | None = None
   schedule_id: ScheduleId | None = None
+  parent_id: TaskId | None = None
   status: TaskStatus | None = None
 
 
