@@ -1,9 +1,7 @@
 """Cron expressions: parsed once into explicit sets, then asked for the next wall time.
 
-Wall times are integers: seconds since 1970-01-01T00:00:00 read off a clock on the wall,
-so that ``wall // 86400`` is a day and ``wall % 86400`` the second of that day. Time zones
-come in ``walk``. A search jumps year by year, month by month, day by day and then
-straight to the second; nothing is stepped through.
+A search jumps year by year, month by month, day by day and then straight to the second;
+nothing is stepped through.
 """
 
 from bisect import bisect_left
@@ -15,14 +13,10 @@ from attrs import field, frozen
 from hetuflow.errors import ScheduleError
 from hetuflow.schedule.days import DayRule
 from hetuflow.schedule.fields import FIRST_YEAR, LAST_YEAR, parse_field
+from hetuflow.schedule.walls import EPOCH_ORDINAL, NEVER, WallTimes
 
-__all__ = ["NEVER", "CronExpression"]
+__all__ = ["CronExpression"]
 
-NEVER = 1 << 62
-"""The wall time that lies after every other."""
-
-_DAY = 86_400
-_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _LAST_ORDINAL = date(LAST_YEAR, 12, 31).toordinal()
 _ALL_YEARS = LAST_YEAR - FIRST_YEAR + 1
 _MONTH_LENGTHS = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -56,7 +50,7 @@ def _month_length(year: int, month: int) -> int:
 
 
 @frozen(kw_only=True)
-class CronExpression:
+class CronExpression(WallTimes):
   """One cron expression as explicit sets; make it with ``CronExpression.parse``.
 
   Args:
@@ -79,7 +73,7 @@ class CronExpression:
   _next_minute: tuple[int, ...] = field(init=False, eq=False, repr=False)
   _next_hour: tuple[int, ...] = field(init=False, eq=False, repr=False)
   _next_month: tuple[int, ...] = field(init=False, eq=False, repr=False)
-  _first_of_day: int = field(init=False, eq=False, repr=False)
+  first_of_day: int = field(init=False, eq=False, repr=False)
   _every_date: bool = field(init=False, eq=False, repr=False)
 
   @_next_second.default
@@ -102,7 +96,7 @@ class CronExpression:
     """Table of the months."""
     return _next_table(self.months, 13)
 
-  @_first_of_day.default
+  @first_of_day.default
   def _make_first_of_day(self) -> int:
     """Return the second of the day at which a selected day first fires."""
     return self.hours[0] * 3600 + self.minutes[0] * 60 + self.seconds[0]
@@ -130,21 +124,7 @@ class CronExpression:
     key = hash_key if "h" in text.lower() else None
     return _parse(text, key)
 
-  def next_wall(self, wall: int) -> int:
-    """Return the first selected wall time at or after one, or NEVER after 2199."""
-    day, second = divmod(wall, _DAY)
-    ordinal = day + _EPOCH_ORDINAL
-    found = self._next_day(ordinal)
-    if found == ordinal:
-      at = self._next_in_day(second)
-      if at >= 0:
-        return day * _DAY + at
-      found = self._next_day(ordinal + 1)
-    if found == NEVER:
-      return NEVER
-    return (found - _EPOCH_ORDINAL) * _DAY + self._first_of_day
-
-  def _next_in_day(self, at: int) -> int:
+  def next_in_day(self, at: int) -> int:
     """Return the first selected second of a day at or after ``at``, or -1."""
     hour, rest = divmod(at, 3600)
     if self._next_hour[hour] == hour:
@@ -161,9 +141,9 @@ class CronExpression:
       return -1
     return hour * 3600 + self.minutes[0] * 60 + self.seconds[0]
 
-  def _next_day(self, ordinal: int) -> int:
+  def next_day(self, ordinal: int) -> int:
     """Return the first selected day at or after one, as ordinals, or NEVER."""
-    ordinal = max(ordinal, _EPOCH_ORDINAL)
+    ordinal = max(ordinal, EPOCH_ORDINAL)
     if ordinal > _LAST_ORDINAL:
       return NEVER
     if self._every_date:
@@ -178,6 +158,29 @@ class CronExpression:
       if found != NEVER:
         return found
     return NEVER
+
+  def count_in_day(self, at: int) -> int:
+    """Return how many selected seconds of a day lie before ``at``."""
+    hour, rest = divmod(at, 3600)
+    minute, second = divmod(rest, 60)
+    hours = bisect_left(self.hours, hour)
+    total = hours * len(self.minutes)
+    if self._next_hour[hour] != hour:
+      return total * len(self.seconds)
+    minutes = bisect_left(self.minutes, minute)
+    total = (total + minutes) * len(self.seconds)
+    if self._next_minute[minute] != minute:
+      return total
+    return total + bisect_left(self.seconds, second)
+
+  def count_days(self, first: int, last: int) -> int:
+    """Return how many days are selected from ``first`` up to but without ``last``."""
+    if self._every_date:
+      return max(min(last, _LAST_ORDINAL + 1) - max(first, EPOCH_ORDINAL), 0)
+    count, day = 0, self.next_day(first)
+    while day < last:
+      count, day = count + 1, self.next_day(day + 1)
+    return count
 
   def _next_in_year(self, year: int, month: int, day: int) -> int:
     """Return the first selected day of a year at or after a month and day, or NEVER."""

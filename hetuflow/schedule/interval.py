@@ -1,6 +1,6 @@
 """Fixed intervals: anchor + k * interval, exact to the microsecond."""
 
-__all__ = ["next_in_interval"]
+__all__ = ["count_in_interval", "next_in_interval"]
 
 
 def next_in_interval(anchor: int, step: int, *, after: int) -> int:
@@ -15,3 +15,9 @@ def next_in_interval(anchor: int, step: int, *, after: int) -> int:
     after: the result lies strictly behind it.
   """
   return anchor + max((after - anchor) // step + 1, 0) * step
+
+
+def count_in_interval(anchor: int, step: int, *, after: int, until: int) -> int:
+  """Return how many times of a series lie after ``after`` and not after ``until``."""
+  first = next_in_interval(anchor, step, after=after)
+  return max((until - first) // step + 1, 0)

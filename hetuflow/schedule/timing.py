@@ -6,7 +6,7 @@ and of intervals keep the microseconds they were given.
 """
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -14,31 +14,22 @@ from zoneinfo import ZoneInfo
 from attrs import field, frozen
 
 from hetuflow.errors import ScheduleError
+from hetuflow.schedule.calendar.dated import DatedCron
+from hetuflow.schedule.calendar.opening import CalendarUse, open_days
+from hetuflow.schedule.calendar.series import DatedSeries
 from hetuflow.schedule.cron import CronExpression
 from hetuflow.schedule.fields import LAST_YEAR
-from hetuflow.schedule.interval import next_in_interval
-from hetuflow.schedule.walk import DstPolicy, next_instant
+from hetuflow.schedule.instants import LAST, SECOND, to_micros, to_moment
+from hetuflow.schedule.interval import count_in_interval, next_in_interval
+from hetuflow.schedule.walk import DstPolicy, count_instants, next_instant
+from hetuflow.schedule.walls import WallTimes
 from hetuflow.schedule.zones import load_zone
 
 __all__ = ["Timing", "fire_times", "jitter", "next_fire", "preview"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_SECOND = 1_000_000  # in microseconds
-_LAST = (datetime(LAST_YEAR, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _SHORTEST_INTERVAL_SECONDS = 1.0
 _LONGEST_INTERVAL_SECONDS = 100 * 366 * 86_400.0
 _LONGEST_JITTER_SECONDS = 86_400.0
-
-
-def _micros(moment: datetime) -> int:
-  """Microseconds since the epoch, exactly."""
-  return (moment - _EPOCH) // _MICROSECOND
-
-
-def _moment(micros: int) -> datetime:
-  """Return the UTC time of microseconds since the epoch."""
-  return _EPOCH + timedelta(microseconds=micros)
 
 
 @frozen(kw_only=True)
@@ -52,12 +43,14 @@ class Timing:
     interval_seconds: 1 or more; counted from ``start_at``, else from the whole second
       of ``created_at``.
     timezone: IANA name; the wall that cron reads.
-    start_at, end_at: nothing fires before the first or after the second; a fire
-      exactly on either is kept.
+    start_at, end_at: nothing fires before the first or after the second, wherever
+      calendars moved it from; a fire exactly on either is kept.
     created_at: when the schedule was made.
     jitter_seconds: the upper bound of ``jitter``, at most a day.
     dst: what a job at a fixed time does on days of change.
     hash_key: what ``H`` is computed from, such as the schedule's id.
+    calendars: which days are left out or moved from; the days are those of the wall in
+      ``timezone`` that the definition names. Their order does not matter.
 
   Raises:
     ScheduleError: with the field at fault; datetimes without a zone are refused.
@@ -74,11 +67,14 @@ class Timing:
   jitter_seconds: float = 0.0
   dst: DstPolicy = field(factory=DstPolicy)
   hash_key: str | None = None
+  calendars: tuple[CalendarUse, ...] = ()
   _zone: ZoneInfo = field(init=False, eq=False, repr=False)
-  _expression: CronExpression | None = field(init=False, eq=False, repr=False)
+  # One of the two, unless the times are those of a plain series.
+  _walls: WallTimes | None = field(init=False, eq=False, repr=False)
+  _dated: DatedSeries | None = field(init=False, eq=False, repr=False, default=None)
   # Microseconds since the epoch: nothing fires at or before _floor, or after _ceiling.
-  _floor: int = field(init=False, eq=False, repr=False, default=-_LAST)
-  _ceiling: int = field(init=False, eq=False, repr=False, default=_LAST)
+  _floor: int = field(init=False, eq=False, repr=False, default=-LAST)
+  _ceiling: int = field(init=False, eq=False, repr=False, default=LAST)
   _anchor: int = field(init=False, eq=False, repr=False, default=0)
   _step: int = field(init=False, eq=False, repr=False, default=0)
 
@@ -87,12 +83,15 @@ class Timing:
     """Return the zone by its name."""
     return load_zone(self.timezone)
 
-  @_expression.default
-  def _parse_expression(self) -> CronExpression | None:
-    """Return the expression of a cron schedule."""
+  @_walls.default
+  def _make_walls(self) -> WallTimes | None:
+    """Return the wall times of a cron schedule."""
     if self.cron_expression is None:
       return None
-    return CronExpression.parse(self.cron_expression, hash_key=self.hash_key)
+    expression = CronExpression.parse(self.cron_expression, hash_key=self.hash_key)
+    if not self.calendars:
+      return expression
+    return DatedCron(expression=expression, opening=open_days(self.calendars))
 
   def __attrs_post_init__(self) -> None:
     """Check what concerns more than one field, and turn times into numbers once."""
@@ -100,18 +99,31 @@ class Timing:
     _check_moments(self)
     _check_durations(self)
     if self.start_at is not None:
-      self._derive("_floor", _micros(self.start_at) - 1)
+      self._derive("_floor", to_micros(self.start_at) - 1)
     if self.end_at is not None:
-      self._derive("_ceiling", min(_micros(self.end_at), _LAST))
+      self._derive("_ceiling", min(to_micros(self.end_at), LAST))
     if self.run_at is not None:
-      self._derive("_anchor", _micros(self.run_at))
+      self._derive("_anchor", to_micros(self.run_at))
     elif self.interval_seconds is not None:
       self._derive("_anchor", _anchor_of(self))
-      self._derive("_step", round(self.interval_seconds * _SECOND))
+      self._derive("_step", round(self.interval_seconds * SECOND))
 
-  def _derive(self, name: str, value: int) -> None:
-    """Set a number that follows from the definition, while the object is made."""
+    if self.calendars and self._walls is None:
+      self._derive("_dated", self._make_dated())
+
+  def _derive(self, name: str, value: object) -> None:
+    """Set what follows from the definition, while the object is made."""
     object.__setattr__(self, name, value)
+
+  def _make_dated(self) -> DatedSeries:
+    """Return the times of a series under calendars."""
+    return DatedSeries(
+      anchor=self._anchor,
+      step=self._step,
+      zone=self._zone,
+      dst=self.dst,
+      opening=open_days(self.calendars),
+    )
 
   def next_micros(self, after: int, until: int) -> int | None:
     """Return the next fire after ``after`` and not after ``until``, or None.
@@ -120,27 +132,50 @@ class Timing:
     """
     after = max(after, self._floor)
     until = min(until, self._ceiling)
-    if self._expression is not None:
+    if self._walls is not None:
       found = next_instant(
-        self._expression,
+        self._walls,
         self._zone,
         self.dst,
-        after=after // _SECOND,
-        until=until // _SECOND,
+        after=after // SECOND,
+        until=until // SECOND,
       )
-      return None if found is None else found * _SECOND
+      return None if found is None else found * SECOND
+    if self._dated is not None:
+      return self._dated.next_micros(after, until)
     at = self._anchor
     if self._step:
       at = next_in_interval(self._anchor, self._step, after=after)
     return at if after < at <= until else None
 
+  def count_micros(self, after: int, until: int) -> int:
+    """Return how many fires lie after ``after`` and not after ``until``.
+
+    Arguments are microseconds since the epoch.
+    """
+    after = max(after, self._floor)
+    until = min(until, self._ceiling)
+    if self._walls is not None:
+      return count_instants(
+        self._walls,
+        self._zone,
+        self.dst,
+        after=after // SECOND,
+        until=until // SECOND,
+      )
+    if self._dated is not None:
+      return self._dated.count(after, until)
+    if self._step:
+      return count_in_interval(self._anchor, self._step, after=after, until=until)
+    return int(after < self._anchor <= until)
+
 
 def _anchor_of(timing: Timing) -> int:
   """Where the series of an interval begins, in microseconds since the epoch."""
   if timing.start_at is not None:
-    return _micros(timing.start_at)
+    return to_micros(timing.start_at)
   if timing.created_at is not None:
-    return _micros(timing.created_at) // _SECOND * _SECOND
+    return to_micros(timing.created_at) // SECOND * SECOND
   raise ScheduleError(
     "an interval is counted from start_at or created_at; give one", field="start_at"
   )
@@ -184,7 +219,7 @@ def _check_moments(timing: Timing) -> None:
     return
   if (start is not None and run < start) or (end is not None and run > end):
     raise ScheduleError("run_at lies outside start_at to end_at", field="run_at")
-  if _micros(run) > _LAST:
+  if to_micros(run) > LAST:
     raise ScheduleError(f"run_at lies after the year {LAST_YEAR}", field="run_at")
 
 
@@ -221,27 +256,29 @@ def fire_times(
   Returns:
     UTC times, strictly increasing.
   """
-  at, last = _micros(after), _micros(until)
+  at, last = to_micros(after), to_micros(until)
   found: list[datetime] = []
   while len(found) < limit:
     fire = timing.next_micros(at, last)
     if fire is None:
       break
-    found.append(_moment(fire))
+    found.append(to_moment(fire))
     at = fire
   return found
 
 
 def next_fire(timing: Timing, *, after: datetime) -> datetime | None:
   """Return the first fire strictly after an aware moment, in UTC, or None."""
-  fire = timing.next_micros(_micros(after), _LAST)
-  return None if fire is None else _moment(fire)
+  fire = timing.next_micros(to_micros(after), LAST)
+  return None if fire is None else to_moment(fire)
 
 
 def preview(timing: Timing, *, start: datetime, count: int) -> list[datetime]:
   """Return the first ``count`` fires at or after an aware moment, in UTC."""
-  last = _moment(_LAST)
-  return fire_times(timing, after=start - _MICROSECOND, until=last, limit=count)
+  last = to_moment(LAST)
+  return fire_times(
+    timing, after=start - timedelta(microseconds=1), until=last, limit=count
+  )
 
 
 def jitter(timing: Timing, planned_at: datetime, key: str) -> timedelta:
@@ -256,9 +293,9 @@ def jitter(timing: Timing, planned_at: datetime, key: str) -> timedelta:
     From 0 up to but not including the bound, in whole microseconds, evenly spread; the
     same for the same arguments, wherever it is computed.
   """
-  bound = math.floor(timing.jitter_seconds * _SECOND)
+  bound = math.floor(timing.jitter_seconds * SECOND)
   if bound == 0:
     return timedelta(0)
-  text = f"{key}\0{_micros(planned_at)}"
+  text = f"{key}\0{to_micros(planned_at)}"
   digest = blake2b(text.encode(), digest_size=8).digest()
   return timedelta(microseconds=int.from_bytes(digest, "big") % bound)

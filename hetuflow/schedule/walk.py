@@ -16,10 +16,10 @@ from zoneinfo import ZoneInfo
 from attrs import frozen
 
 from hetuflow.errors import ScheduleError
-from hetuflow.schedule.cron import NEVER, CronExpression
+from hetuflow.schedule.walls import NEVER, WallTimes
 from hetuflow.schedule.zones import Segment, segment_at
 
-__all__ = ["DstPolicy", "Fold", "Gap", "next_instant"]
+__all__ = ["DstPolicy", "Fold", "Gap", "count_instants", "next_instant", "shown_walls"]
 
 Gap = Literal["shift", "skip"]
 Fold = Literal["first", "both", "last"]
@@ -59,12 +59,12 @@ def _check_word(name: str, word: str, allowed: tuple[str, ...]) -> None:
 
 
 def next_instant(
-  expression: CronExpression, zone: ZoneInfo, dst: DstPolicy, *, after: int, until: int
+  job: WallTimes, zone: ZoneInfo, dst: DstPolicy, *, after: int, until: int
 ) -> int | None:
   """Return the first fire after an instant.
 
   Args:
-    expression: the wall times.
+    job: the wall times.
     zone: whose wall.
     dst: the policy for jobs at fixed times.
     after: seconds since the epoch; the fire lies strictly behind it.
@@ -76,10 +76,10 @@ def next_instant(
   at = max(after + 1, -_REACH)
   while at <= until:
     segment = segment_at(zone, at)
-    if at == segment.start and _shifted_to_start(expression, segment, dst):
+    if at == segment.start and _shifted_to_start(job, segment, dst):
       return at
-    low, high = _walls(expression, segment, dst)
-    wall = expression.next_wall(max(low, at + segment.offset))
+    low, high = shown_walls(segment, dst, wildcard=job.wildcard)
+    wall = job.next_wall(max(low, at + segment.offset))
     if wall < high:
       fire = wall - segment.offset
       return fire if fire <= until else None
@@ -92,22 +92,47 @@ def next_instant(
   return None
 
 
-def _shifted_to_start(
-  expression: CronExpression, segment: Segment, dst: DstPolicy
-) -> bool:
+def count_instants(
+  job: WallTimes, zone: ZoneInfo, dst: DstPolicy, *, after: int, until: int
+) -> int:
+  """Return how many fires a span has, by counting days and not fires.
+
+  Args:
+    job: the wall times.
+    zone: whose wall.
+    dst: the policy for jobs at fixed times.
+    after: seconds since the epoch; the fires lie strictly behind it.
+    until: the last instant that counts, in seconds since the epoch.
+  """
+  total = 0
+  at = max(after + 1, -_REACH)
+  while at <= until:
+    segment = segment_at(zone, at)
+    low, high = shown_walls(segment, dst, wildcard=job.wildcard)
+    first = segment.start + segment.offset
+    if at == segment.start and _shifted_to_start(job, segment, dst):
+      # What is moved to an instant at which another time fires anyway is one with it.
+      total += not (low <= first < high and job.next_wall(first) == first)
+    high = min(high, until + 1 + segment.offset)
+    total += job.count_walls(max(low, at + segment.offset), high)
+    at = segment.end
+  return total
+
+
+def _shifted_to_start(job: WallTimes, segment: Segment, dst: DstPolicy) -> bool:
   """Tell whether a fixed time fell into the gap that ends where the segment starts."""
-  if expression.wildcard or dst.gap == "skip" or segment.before >= segment.offset:
+  if job.wildcard or dst.gap == "skip" or segment.before >= segment.offset:
     return False
   last_shown = segment.start + segment.before
-  return expression.next_wall(last_shown) < segment.start + segment.offset
+  return job.next_wall(last_shown) < segment.start + segment.offset
 
 
-def _walls(
-  expression: CronExpression, segment: Segment, dst: DstPolicy
+def shown_walls(
+  segment: Segment, dst: DstPolicy, *, wildcard: bool = False
 ) -> tuple[int, int]:
   """Return the wall times of a segment that count: from the first, up to the second."""
   low, high = segment.start + segment.offset, segment.end + segment.offset
-  if not expression.wildcard:
+  if not wildcard:
     if dst.fold == "first":
       low = max(low, segment.start + segment.before)
     elif dst.fold == "last":
