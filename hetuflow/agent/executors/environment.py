@@ -10,12 +10,11 @@ import pwd
 import re
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
 
 from hetuflow.agent.instances import Instance
 from hetuflow.agent.process import LaunchSpec
 from hetuflow.errors import LaunchError
-from hetuflow.protocol import wire
+from hetuflow.protocol import templates
 from hetuflow.protocol.model import JsonObject
 
 __all__ = ["fill", "make_environment", "make_spec", "traceparent"]
@@ -24,7 +23,6 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LANG = "C.UTF-8"
 SHELL = "/bin/sh"
 
-_PLACE = re.compile(r"\{\{\s*parameters\.([^\s{}]+)\s*\}\}")
 _NOT_IN_NAMES = re.compile(r"[^A-Z0-9_]")
 
 
@@ -76,7 +74,7 @@ def make_environment(instance: Instance, account: pwd.struct_passwd) -> dict[str
       for name, value in instance.job.config.environment.items()
     },
     **{
-      f"HETUFLOW_PARAM_{_NOT_IN_NAMES.sub('_', name.upper())}": _as_text(value)
+      f"HETUFLOW_PARAM_{_NOT_IN_NAMES.sub('_', name.upper())}": templates.as_text(value)
       for name, value in task.parameters.items()
     },
     "HETUFLOW_TASK_ID": str(task.task_id),
@@ -89,16 +87,15 @@ def make_environment(instance: Instance, account: pwd.struct_passwd) -> dict[str
 
 
 def fill(template: str, parameters: JsonObject) -> str:
-  """Replace each ``{{ parameters.x }}``; a dot leads into an object.
-
-  Args:
-    template: any text; other braces stay as they are.
-    parameters: those of the task; strings go in as they are, the rest as JSON.
+  """Fill a template in; see ``protocol.templates``.
 
   Raises:
     LaunchError: a parameter is missing; says which.
   """
-  return _PLACE.sub(lambda match: _as_text(_look_up(match[1], parameters)), template)
+  try:
+    return templates.fill(template, parameters)
+  except templates.MissingParameter as error:
+    raise LaunchError(str(error)) from None
 
 
 def traceparent(instance: Instance) -> str:
@@ -107,23 +104,6 @@ def traceparent(instance: Instance) -> str:
   Source: W3C Trace Context, section 3.2.
   """
   return f"00-{instance.task.task_id.hex}-{instance.id.hex[16:]}-01"
-
-
-def _look_up(name: str, parameters: JsonObject) -> Any:
-  """Find a parameter by its name, or by a path of names."""
-  if name in parameters:
-    return parameters[name]
-  value: Any = parameters
-  for part in name.split("."):
-    if not isinstance(value, dict) or part not in value:
-      raise LaunchError(f"a template needs the parameter {name!r}, which is missing")
-    value = value[part]
-  return value
-
-
-def _as_text(value: Any) -> str:
-  """Return a string as it is and anything else as JSON."""
-  return value if isinstance(value, str) else wire.encode(value).decode()
 
 
 def _as_rfc3339(moment: datetime) -> str:
