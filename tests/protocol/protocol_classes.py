@@ -7,10 +7,18 @@ from typing import Any
 import attrs
 
 from hetuflow.protocol.messages import envelope, files, session, work
-from hetuflow.protocol.model import agent, config, job, namespace, schedule, task
+from hetuflow.protocol.model import (
+  agent,
+  config,
+  job,
+  namespace,
+  schedule,
+  statistics,
+  task,
+)
 
 MODULES = (
-  *(agent, config, job, namespace, schedule, task),
+  *(agent, config, job, namespace, schedule, statistics, task),
   *(envelope, files, session, work),
 )
 

@@ -4,7 +4,14 @@ from typing import Any
 from uuid import UUID
 
 from hetuflow.client.call import Call, Page, delete, get, listing, patch, post
-from hetuflow.protocol.model import Job, JobForCreate, JobForUpdate, JobVersion, Task
+from hetuflow.protocol.model import (
+  Job,
+  JobForCreate,
+  JobForUpdate,
+  JobStatistics,
+  JobVersion,
+  Task,
+)
 from hetuflow.protocol.model.task import JobForRun
 
 __all__ = [
@@ -13,6 +20,7 @@ __all__ = [
   "disable_job",
   "enable_job",
   "get_job",
+  "get_job_statistics",
   "list_job_versions",
   "list_jobs",
   "run_job",
@@ -40,6 +48,11 @@ def list_jobs(
 def get_job(job_id: UUID) -> Call[Job]:
   """Describe the reading of one job."""
   return get(Job, "jobs", job_id)
+
+
+def get_job_statistics(job_id: UUID) -> Call[JobStatistics]:
+  """Describe the reading of how a job fared lately."""
+  return get(JobStatistics, "jobs", job_id, "stats")
 
 
 def create_job(

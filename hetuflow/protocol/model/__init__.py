@@ -60,6 +60,7 @@ from hetuflow.protocol.model.schedule import (
   ScheduleForPreview,
   ScheduleForUpdate,
 )
+from hetuflow.protocol.model.statistics import JobStatistics, Spread
 from hetuflow.protocol.model.task import (
   JobForRun,
   Task,
@@ -98,6 +99,7 @@ __all__ = [
   "JobForRun",
   "JobForUpdate",
   "JobId",
+  "JobStatistics",
   "JobVersion",
   "JsonObject",
   "Misfire",
@@ -119,6 +121,7 @@ __all__ = [
   "ServerForCreate",
   "ServerForUpdate",
   "ServerId",
+  "Spread",
   "Task",
   "TaskBatchForCreate",
   "TaskConfig",

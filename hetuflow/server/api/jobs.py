@@ -13,6 +13,7 @@ from hetuflow.protocol.model import (
   JobForRun,
   JobForUpdate,
   JobId,
+  JobStatistics,
   JobVersion,
   Task,
   TaskForCreate,
@@ -30,7 +31,7 @@ from hetuflow.server.api.once import create_once
 from hetuflow.server.api.operation import NoFilter, operation
 from hetuflow.server.api.services import services
 from hetuflow.server.api.tasks import create_task
-from hetuflow.storage import jobs
+from hetuflow.storage import jobs, statistics
 from hetuflow.storage.rows import Executor
 
 __all__ = ["blueprint"]
@@ -95,6 +96,15 @@ async def list_versions(job_id: UUID) -> Response:
     cursor=paging.after_version,
   )
   return page(found, paging.limit, lambda version: version.version)
+
+
+@blueprint.get("/<uuid:job_id>/stats")
+@operation(JobStatistics)
+async def get_statistics(job_id: UUID) -> Response:
+  """Read how the last 1,000 tasks of a job fared."""
+  database = services().database
+  job = await jobs.get_job(database, job_id)
+  return answer(await statistics.read_job_statistics(database, job.id))
 
 
 @blueprint.post("/<uuid:job_id>/enable")
