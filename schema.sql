@@ -228,6 +228,10 @@ CREATE TABLE sched_route (
   UNIQUE (namespace_id, selector)
 );
 
+-- Those of jobs that every matching agent runs.
+CREATE INDEX sched_route_broadcast ON sched_route (namespace_id)
+  WHERE (selector -> 'broadcast') IS NOT NULL;
+
 CREATE TABLE sched_job (
   id uuid PRIMARY KEY,
   namespace_id text NOT NULL REFERENCES sched_namespace,
@@ -366,6 +370,10 @@ CREATE UNIQUE INDEX sched_schedule_name ON sched_schedule (job_id, name);
 CREATE INDEX sched_schedule_due ON sched_schedule (namespace_id, next_plan_at)
   WHERE enabled AND next_plan_at IS NOT NULL;
 
+-- What the reconciler looks along.
+CREATE INDEX sched_schedule_kept ON sched_schedule (namespace_id)
+  WHERE kind = 'daemon' OR fixed_delay;
+
 -- What is kept going: each replica of a daemon, and the one task of a schedule whose
 -- interval is counted from the end of the task before. `generation` rises with each task;
 -- `next_at` is when the next one is due once `task_id` has ended.
@@ -443,6 +451,10 @@ CREATE INDEX sched_task_of_job ON sched_task (job_id, id);
 CREATE INDEX sched_task_of_schedule ON sched_task (schedule_id, planned_at)
   WHERE schedule_id IS NOT NULL;
 
+-- The parts of a broadcast, ended ones too.
+CREATE INDEX sched_task_of_parent ON sched_task (parent_id, id)
+  WHERE parent_id IS NOT NULL;
+
 CREATE TABLE sched_task_live PARTITION OF sched_task
   FOR VALUES FROM ('infinity') TO (MAXVALUE)
   WITH (
@@ -464,6 +476,11 @@ CREATE UNIQUE INDEX sched_task_occurrence
   ON sched_task_live (namespace_id, schedule_id, occurrence)
   WHERE schedule_id IS NOT NULL;
 
+-- A replica of a daemon (occurrence: r<replica>g<generation>) has at most one live task.
+CREATE UNIQUE INDEX sched_task_replica
+  ON sched_task_live (namespace_id, schedule_id, split_part(occurrence, 'g', 1))
+  WHERE cause = 'daemon';
+
 -- What waits for a place in its lane, in order of rank, and when the next one is due.
 CREATE INDEX sched_task_blocked ON sched_task_live (namespace_id, lane, rank_at)
   WHERE status = 'blocked' AND lane IS NOT NULL;
@@ -480,10 +497,6 @@ CREATE INDEX sched_task_start_by ON sched_task_live (namespace_id, start_by)
   WHERE start_by IS NOT NULL AND status IN ('blocked', 'pending', 'waiting_retry');
 CREATE INDEX sched_task_end_by ON sched_task_live (namespace_id, end_by)
   WHERE end_by IS NOT NULL AND cancel_requested_at IS NULL;
-
--- The parts of a broadcast.
-CREATE INDEX sched_task_of_parent ON sched_task_live (namespace_id, parent_id)
-  WHERE parent_id IS NOT NULL;
 
 -- Cancels that agents still have to be told.
 CREATE INDEX sched_task_cancel ON sched_task_live (cancel_requested_at)
@@ -546,6 +559,18 @@ CREATE INDEX sched_task_instance_lost ON sched_task_instance_live (lost_at)
 
 -- What an agent is thought to have, for state sync.
 CREATE INDEX sched_task_instance_of_agent ON sched_task_instance_live (agent_id);
+
+-- The broadcasts whose parts have not all ended. Parts made before `started_at` belong to
+-- an earlier round of the same task.
+CREATE TABLE sched_broadcast (
+  task_id uuid PRIMARY KEY,
+  namespace_id text NOT NULL,
+  started_at timestamptz NOT NULL DEFAULT now(),
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE INDEX sched_broadcast_namespace ON sched_broadcast (namespace_id);
 
 -- Output, as it came: bytes from `start_offset` on. Partitioned by the week in the
 -- instance's id, so that a piece sent twice meets itself in the same partition. `number`

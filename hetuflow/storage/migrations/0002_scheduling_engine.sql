@@ -124,6 +124,9 @@ CREATE TABLE sched_replica (
 
 CREATE INDEX sched_replica_namespace ON sched_replica (namespace_id);
 
+CREATE INDEX sched_schedule_kept ON sched_schedule (namespace_id)
+  WHERE kind = 'daemon' OR fixed_delay;
+
 ALTER TABLE sched_task
   ADD COLUMN cause task_cause NOT NULL DEFAULT 'request',
   ADD COLUMN parent_id uuid,
@@ -150,8 +153,24 @@ CREATE INDEX sched_task_start_by ON sched_task_live (namespace_id, start_by)
   WHERE start_by IS NOT NULL AND status IN ('blocked', 'pending', 'waiting_retry');
 CREATE INDEX sched_task_end_by ON sched_task_live (namespace_id, end_by)
   WHERE end_by IS NOT NULL AND cancel_requested_at IS NULL;
-CREATE INDEX sched_task_of_parent ON sched_task_live (namespace_id, parent_id)
+CREATE INDEX sched_task_of_parent ON sched_task (parent_id, id)
   WHERE parent_id IS NOT NULL;
+CREATE UNIQUE INDEX sched_task_replica
+  ON sched_task_live (namespace_id, schedule_id, split_part(occurrence, 'g', 1))
+  WHERE cause = 'daemon';
+
+CREATE TABLE sched_broadcast (
+  task_id uuid PRIMARY KEY,
+  namespace_id text NOT NULL,
+  started_at timestamptz NOT NULL DEFAULT now(),
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE INDEX sched_broadcast_namespace ON sched_broadcast (namespace_id);
+
+CREATE INDEX sched_route_broadcast ON sched_route (namespace_id)
+  WHERE (selector -> 'broadcast') IS NOT NULL;
 
 ALTER TABLE sched_task_instance
   ADD COLUMN lost_at timestamptz,
