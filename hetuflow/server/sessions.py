@@ -28,7 +28,6 @@ class Sessions:
   def __init__(self) -> None:
     self._by_agent: dict[AgentId, Session] = {}
     self._entering: WeakValueDictionary[AgentId, trio.Lock] = WeakValueDictionary()
-    self._turn = 0
     self._empty = trio.Event()
     self.ended: tuple[int, str] | None = None
     self.opened = 0
@@ -94,16 +93,13 @@ class Sessions:
     """Return the namespaces somebody is connected for."""
     return sorted({name for session in self for name in session.namespace_ids})
 
-  def by_namespace(self) -> list[tuple[NamespaceId, list[Session]]]:
-    """Group the connected agents by namespace, each time beginning with another one."""
+  def by_namespace(self) -> dict[NamespaceId, list[Session]]:
+    """Group the connected agents by namespace."""
     groups: dict[NamespaceId, list[Session]] = {}
     for session in self._by_agent.values():
       for name in session.namespace_ids:
         groups.setdefault(name, []).append(session)
-    order = sorted(groups.items())
-    if order:
-      self._turn = (self._turn + 1) % len(order)
-    return order[self._turn :] + order[: self._turn]
+    return groups
 
   def broadcast(self, kind: MessageKind, payload: object) -> int:
     """Send a message to every connected agent; return to how many."""

@@ -17,11 +17,12 @@ _sql = load_queries("routes")
 
 @attrs.frozen(kw_only=True)
 class Route:
-  """A selector and its number."""
+  """A selector and its number, and the weight of its namespace."""
 
   id: int
   namespace_id: NamespaceId
   selector: JsonObject
+  weight: int = 1
 
 
 def selector_of(config: TaskConfig) -> dict[str, Any]:

@@ -11,8 +11,10 @@ ON CONFLICT (namespace_id, selector) DO NOTHING
 RETURNING id, pg_notify('hetuflow', 'routes')
 
 -- name: list_routes
--- The routes of some namespaces, or of all, in the order they were made.
-SELECT id, namespace_id, selector
-FROM sched_route
-WHERE '*' = ANY($namespace_ids::text[]) OR namespace_id = ANY($namespace_ids)
-ORDER BY id
+-- The routes of some namespaces, or of all, in the order they were made, with what their
+-- namespace counts for.
+SELECT r.id, r.namespace_id, r.selector, n.weight
+FROM sched_route AS r
+JOIN sched_namespace AS n ON n.id = r.namespace_id
+WHERE '*' = ANY($namespace_ids::text[]) OR r.namespace_id = ANY($namespace_ids)
+ORDER BY r.id

@@ -62,7 +62,8 @@ async def claim_tasks(
 
   Returns:
     One row per claim: instance_id, task_id, agent_id, claim_token, attempt, job_id,
-    job_version, route_id, scheduled_at, due_at, rank_at, parameters, held, lease.
+    job_version, route_id, scheduled_at, due_at, rank_at, parameters, held, lease, and
+    delay, the seconds since it was due.
   """
   return await executor.fetch(_sql.claim_tasks, **attrs.asdict(offer, recurse=False))
 

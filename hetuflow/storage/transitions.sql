@@ -114,7 +114,8 @@ instances AS (
 SELECT claimed.instance_id, claimed.id AS task_id, claimed.agent_id,
   claimed.claim_token, claimed.attempts AS attempt, claimed.job_id,
   claimed.job_version, claimed.route_id, claimed.scheduled_at, claimed.due_at,
-  claimed.rank_at, claimed.parameters, claimed.held, terms.lease
+  claimed.rank_at, claimed.parameters, claimed.held, terms.lease,
+  extract(epoch FROM now() - claimed.due_at)::double precision AS delay
 FROM claimed
 CROSS JOIN terms
 

@@ -3,7 +3,7 @@
 Run by: one child of each server, for the agents connected to it. Owns the floors (below
 which rank a route was found empty).
 Agents that satisfy the same routes of a namespace are interchangeable and claimed for
-together. A wake-up is a hint; every ``interval`` seconds everything is looked at.
+together; namespaces share the places of their agents by weight. A wake-up is a hint; every ``interval`` seconds everything is looked at.
 
 If the server dies after a claim has committed and before the message has left, the agent
 does not name the claim when it registers again and the task goes back to the queue at
@@ -35,6 +35,7 @@ from hetuflow.protocol.model import (
 )
 from hetuflow.server.scheduling.configs import FrozenConfigs, Version
 from hetuflow.server.scheduling.routing import Routing
+from hetuflow.server.scheduling.shares import Shares
 from hetuflow.server.session import Session
 from hetuflow.server.sessions import Sessions
 from hetuflow.storage.connect import Database, Record
@@ -52,12 +53,20 @@ _log = structlog.get_logger()
 
 @attrs.define(kw_only=True)
 class PollStatistics:
-  """What the poller has done: counts, and the seconds of the claims."""
+  """What the poller has done.
 
+  ``claim_seconds`` is what its claims took, ``delay_seconds`` for how long the tasks that
+  were due had been so, in sum and at most; those held until they are due have none.
+  """
+
+  polls: int = 0
   claims: int = 0
   empty_claims: int = 0
   claimed: int = 0
+  claimed_ahead: int = 0
   claim_seconds: float = 0.0
+  delay_seconds: float = 0.0
+  max_delay_seconds: float = 0.0
 
 
 class Poller:
@@ -83,6 +92,7 @@ class Poller:
     self._interval = interval
     self._wakeup = wakeup
     self._routing = Routing(database, sessions)
+    self._shares = Shares()
     self._floors: dict[int, datetime] = {}
     self._hints = 0
     self._full_look_at = 0.0
@@ -115,12 +125,21 @@ class Poller:
       self._floors.clear()
       self._full_look_at = now + self._interval
     more = False
-    for namespace_id, sessions in self._sessions.by_namespace():
-      if not any(session.run or session.hold for session in sessions):
-        continue
-      await self._routing.refresh(namespace_id)
+    self.statistics.polls += 1
+    asking = {
+      namespace_id: sessions
+      for namespace_id, sessions in self._sessions.by_namespace().items()
+      if any(session.run or session.hold for session in sessions)
+    }
+    for namespace_id in self._shares.order(asking):
+      sessions = asking[namespace_id]
+      if await self._routing.refresh(namespace_id):
+        self._shares.weigh(self._routing.weights)
+      full = False
       for routes, group in self._groups(namespace_id, sessions):
-        more |= await self._claim(namespace_id, routes, group)
+        full |= await self._claim(namespace_id, routes, group)
+      self._shares.waits(namespace_id, full)
+      more |= full
     return more
 
   def _groups(
@@ -142,10 +161,12 @@ class Poller:
     sessions: Sequence[Session],
   ) -> bool:
     """Claim for one group and send each agent its share."""
-    run = deal([(session, session.run) for session in sessions], CLAIM_LIMIT)
+    portion = self._portion(namespace_id, sessions)
+    run = deal([(session, session.run) for session in sessions], portion or 0)
     hold = deal([(session, session.hold) for session in sessions], CLAIM_LIMIT)
-    if not (run or hold):  # they have left, or drain, since they were grouped
-      return False
+    passed_over = portion == 0
+    if not (run or hold):  # others first; or they have left since they were grouped
+      return passed_over
     offer = ClaimOffer(
       namespace_id=namespace_id,
       agents=[session.agent_id for session in sessions],
@@ -160,9 +181,11 @@ class Poller:
     async with self._database.connection() as connection:
       with _in_doubt(sessions):
         rows = await claim_tasks(connection, offer)
+    due = sum(not row["held"] for row in rows)
     self._count(rows, started)
+    self._shares.charge(namespace_id, due)
     if not rows:
-      return False
+      return passed_over
     if hints == self._hints:
       self._raise_floors(rows)
     with _in_doubt(sessions, always=True):
@@ -173,8 +196,18 @@ class Poller:
       self._send(
         namespace_id, sessions, [row for row in rows if _version(row) not in problems]
       )
-    due = sum(not row["held"] for row in rows)
-    return due == len(run) > 0 or len(rows) - due == len(hold) > 0
+    return passed_over or due == len(run) > 0 or len(rows) - due == len(hold) > 0
+
+  def _portion(
+    self, namespace_id: NamespaceId, sessions: Sequence[Session]
+  ) -> int | None:
+    """Return how many places of a group are for a namespace; None: there are none."""
+    free = [session for session in sessions if session.run]
+    if not free:
+      return None
+    rivals = {name for session in free for name in session.namespace_ids}
+    places = sum(session.run for session in free)
+    return min(CLAIM_LIMIT, self._shares.portion(namespace_id, places, rivals))
 
   def _raise_floors(self, rows: Iterable[Record]) -> None:
     """Remember up to which rank each route has been emptied.
@@ -252,6 +285,12 @@ class Poller:
     figures.empty_claims += not rows
     figures.claimed += len(rows)
     figures.claim_seconds += trio.current_time() - started
+    for row in rows:
+      if row["held"]:
+        figures.claimed_ahead += 1
+      else:
+        figures.delay_seconds += row["delay"]
+        figures.max_delay_seconds = max(figures.max_delay_seconds, row["delay"])
 
 
 def _version(row: Record) -> Version:

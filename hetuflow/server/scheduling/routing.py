@@ -34,16 +34,22 @@ class Routing:
     self._sessions = sessions
     self._routes: dict[NamespaceId, dict[int, Route]] = {}
     self._fresh_until = -math.inf
+    self.weights: dict[NamespaceId, int] = {}
+    """What each namespace counts for."""
 
   def hint(self) -> None:
     """Take a hint that there are new routes."""
     self._fresh_until = -math.inf
 
-  async def refresh(self, namespace_id: NamespaceId) -> None:
-    """Read the routes again if they may have changed, or are not known at all."""
+  async def refresh(self, namespace_id: NamespaceId) -> bool:
+    """Read the routes again if they may have changed, or are not known at all.
+
+    Returns:
+      Whether they were read.
+    """
     known = namespace_id in self._routes
     if known and trio.current_time() < self._fresh_until:
-      return
+      return False
     # Before they are read: a hint that comes meanwhile may speak of a later one.
     self._fresh_until = trio.current_time() + INTERVAL
     try:
@@ -51,6 +57,7 @@ class Routing:
     except BaseException:
       self._fresh_until = -math.inf
       raise
+    return True
 
   def satisfied(self, namespace_id: NamespaceId, session: Session) -> tuple[int, ...]:
     """Find the routes of a namespace that an agent satisfies, remembered by session."""
@@ -65,8 +72,11 @@ class Routing:
     """Read every route of the namespaces that agents are connected for."""
     names = self._sessions.namespaces()
     routes: dict[NamespaceId, dict[int, Route]] = {name: {} for name in names}
+    weights: dict[NamespaceId, int] = {}
     for route in await list_routes(self._database, names):
       routes.setdefault(route.namespace_id, {})[route.id] = route
+      weights[route.namespace_id] = route.weight
+    self.weights = weights
     # Unchanged namespaces keep their object, and sessions what they know of it.
     for name, fresh in routes.items():
       if self._routes.get(name) != fresh:

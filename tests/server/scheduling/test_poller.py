@@ -324,6 +324,25 @@ async def test_namespaces_are_claimed_for_apart(database: Database) -> None:
   assert Counter(task.namespace_id for task in dispatched(both))["default"] == 5
 
 
+async def test_namespaces_that_wait_share_agents_by_weight(database: Database) -> None:
+  sessions = Sessions()
+  await make_namespace(database, "other")
+  await update_namespace(database, "other", NamespaceForUpdate(weight=3))
+  await make_tasks(database, await make_job(database), 200)
+  await make_tasks(database, await make_job(database, "b", namespace_id="other"), 200)
+  agent = await join(database, sessions, namespaces=("default", "other"), run=10)
+  poller = make_poller(database, sessions)
+  got: Counter[str] = Counter()
+  for _ in range(12):
+    await poll_all(poller)
+    taken = dispatched(agent)
+    assert len(taken) == 10
+    got.update(task.namespace_id for task in taken)
+    agent.grant(10, 0)
+  # Of the first round nobody knew that both wait.
+  assert abs(got["other"] - 90) <= 5
+
+
 async def test_a_new_route_is_seen_after_its_hint(database: Database) -> None:
   sessions = Sessions()
   agent = await join(database, sessions, labels={"disk": "ssd"}, run=5)
