@@ -345,6 +345,8 @@ CREATE TABLE sched_schedule (
   last_run_at timestamptz,
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),
+  -- behind it every planned time of the definition of now is covered exactly once
+  planned_from timestamptz NOT NULL DEFAULT now(),
   -- a schedule has exactly the time that belongs to its kind
   CHECK ((kind = 'cron') = (cron_expression IS NOT NULL)),
   CHECK ((kind = 'time') = (num_nonnulls(run_at, interval_seconds) = 1)),

@@ -92,6 +92,7 @@ ALTER TABLE sched_schedule
   ADD COLUMN after jsonb,
   ADD COLUMN calendars jsonb NOT NULL DEFAULT '[]'
     CHECK (jsonb_typeof(calendars) = 'array'),
+  ADD COLUMN planned_from timestamptz NOT NULL DEFAULT now(),
   DROP CONSTRAINT sched_schedule_check,
   DROP CONSTRAINT sched_schedule_check1,
   DROP CONSTRAINT sched_schedule_check2,
