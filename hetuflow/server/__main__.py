@@ -59,6 +59,7 @@ async def serve(config: ServerConfig) -> int:
     name=config.server.name,
     url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
     version=__version__,
+    weight=config.server.weight,
   )
   with listener:
     async with _open_database(config) as (database, cluster):

@@ -123,6 +123,11 @@ class ServerSettings:
     default=4.0,
     help="How long a silent server or leader keeps its office, in seconds.",
   )
+  weight: int = setting(
+    kinds.integer(0, 1000),
+    default=1,
+    help="This server's share of the namespaces, beside the others; 0 takes none.",
+  )
   hold: int = setting(
     kinds.integer(0, 100_000),
     default=1000,

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from hetuflow import __version__
-from hetuflow.nursery import Child, Group, Wakeup
+from hetuflow.nursery import Child, Group, Supervisor, Wakeup
 from hetuflow.protocol.model import ServerForCreate, ServerId
 from hetuflow.server.api.app import create_app
 from hetuflow.server.api.services import ApiServices
@@ -22,9 +22,13 @@ from hetuflow.server.config import ServerConfig
 from hetuflow.server.gateway.door import Doorkeeper
 from hetuflow.server.gateway.gateway import Gateway
 from hetuflow.server.gateway.presence import Presence
+from hetuflow.server.scheduling.bindings import Bindings
 from hetuflow.server.scheduling.canceller import Canceller
 from hetuflow.server.scheduling.generator import Generator
 from hetuflow.server.scheduling.janitor import Janitor
+from hetuflow.server.scheduling.leading.balancer import Balancer
+from hetuflow.server.scheduling.leading.elector import IN_TERM, STOP_TIMEOUT, Elector
+from hetuflow.server.scheduling.leading.office import Office
 from hetuflow.server.scheduling.notifier import Notifier
 from hetuflow.server.scheduling.poller import Poller
 from hetuflow.server.scheduling.recorder import Recorder
@@ -65,11 +69,41 @@ def build_tree(services: "Services") -> Group:
         drain_timeout=math.inf,  # requests have all the time that the whole drain has
         inner=[s.sessions],
       ),
+      Child(
+        "elector",
+        s.elector.run,
+        doc="lease; runs the leader group inside its term",
+        drain=s.registry.sign_off,  # before it resigns: others take over at once
+        drain_timeout=2.0,
+        inner=[s.leader],
+      ),
       Child("generator", s.generator.run, doc="due schedules become tasks"),
       Child("poller", s.poller.run, doc="claims for waiting agents"),
       Child("canceller", s.canceller.run, doc="requested cancels reach the agents"),
-      Child("janitor", s.janitor.run, doc="partitions ahead, expired keys"),
       Child("announcer", s.announcer.run, doc="server.json while all of it runs"),
+    ],
+  )
+
+
+def build_leader(balancer: Balancer, janitor: Janitor) -> Group:
+  """Declare what only the leader does, in the order in which it starts."""
+  return Group(
+    "leader",
+    [
+      Child(
+        "balancer",
+        balancer.run,
+        doc="namespaces go to servers that are alive, by weight",
+        restart=IN_TERM,
+        stop_timeout=STOP_TIMEOUT,
+      ),
+      Child(
+        "janitor",
+        janitor.run,
+        doc="partitions ahead, expired keys",
+        restart=IN_TERM,
+        stop_timeout=STOP_TIMEOUT,
+      ),
     ],
   )
 
@@ -85,10 +119,12 @@ class Services:
   presence: Presence
   sessions: Sessions
   gateway: Gateway
+  bindings: Bindings
+  elector: Elector
+  leader: Supervisor
   generator: Generator
   poller: Poller
   canceller: Canceller
-  janitor: Janitor
   announcer: Announcer
 
   @classmethod
@@ -117,7 +153,9 @@ class Services:
     sessions = Sessions()
     recorder = Recorder(database)
     presence = Presence(database, clock, lease=settings.session_lease)
+    office, bindings = Office(ttl=settings.server_ttl), Bindings(ServerId(server.id))
     to_poll, to_plan, to_cancel = Wakeup(), Wakeup(), Wakeup()
+    to_beat, to_balance = Wakeup(), Wakeup()
     poller = Poller(database, sessions, interval=settings.poll_interval, wakeup=to_poll)
 
     def hear(payload: str | None) -> None:
@@ -126,6 +164,12 @@ class Services:
         to_plan.set()
       if payload is None or payload == "cancels":
         to_cancel.set()
+      if payload is None or payload == "bindings":
+        to_beat.set()
+      if payload in (None, "servers", "namespaces"):
+        to_balance.set()
+      if payload == "leader":
+        office.hint()
       if payload is None or payload == "routes" or payload.startswith("tasks:"):
         poller.hint(payload)
 
@@ -164,14 +208,22 @@ class Services:
       max_connections=settings.max_connections,
       max_requests=settings.max_requests,
     )
+    leader = Supervisor(
+      build_leader(Balancer(database, office, to_balance), Janitor(database))
+    )
     return cls(
       cluster=cluster,
       notifier=Notifier(database, hear),
-      registry=Registry(database, server, clock, ttl=settings.server_ttl),
+      registry=Registry(
+        database, server, clock, office=office, bindings=bindings, wakeup=to_beat
+      ),
       recorder=recorder,
       presence=presence,
       sessions=sessions,
       gateway=gateway,
+      bindings=bindings,
+      elector=Elector(database, ServerId(server.id), office, leader),
+      leader=leader,
       generator=Generator(
         database,
         horizon=settings.horizon,
@@ -180,6 +232,5 @@ class Services:
       ),
       poller=poller,
       canceller=Canceller(database, sessions, to_cancel),
-      janitor=Janitor(database),
       announcer=Announcer(Path(settings.data_dir), server),
     )

@@ -6,7 +6,7 @@ INSERT INTO sched_namespace (
 VALUES ($id, $weight, $retention_days, $lead, $lease, $server_id, $max_running)
 ON CONFLICT (id) DO NOTHING
 RETURNING id, weight, retention_days, lead, lease, server_id, max_running,
-  created_at, updated_at
+  created_at, updated_at, pg_notify('hetuflow', 'namespaces')
 
 -- name: select_namespace
 -- One namespace.
@@ -38,7 +38,7 @@ SET weight = CASE WHEN $set_weight THEN $weight ELSE weight END,
   updated_at = now()
 WHERE id = $id
 RETURNING id, weight, retention_days, lead, lease, server_id, max_running,
-  created_at, updated_at
+  created_at, updated_at, pg_notify('hetuflow', 'namespaces')
 
 -- name: lock_namespace
 -- Keep everybody from adding to a namespace until the end of the transaction.

@@ -8,16 +8,21 @@ import attrs
 from hetuflow.errors import Conflict
 from hetuflow.protocol.model import (
   Instant,
+  NamespaceId,
   Server,
   ServerFilter,
   ServerForCreate,
   ServerForUpdate,
+  ServerId,
 )
+from hetuflow.storage.leader import Term
 from hetuflow.storage.rows import Executor, changes, criteria, found, from_row
 from hetuflow.storage.sql import load_queries
 
 __all__ = [
+  "Beat",
   "DatabaseState",
+  "beat_server",
   "create_server",
   "delete_server",
   "forget_servers",
@@ -25,7 +30,6 @@ __all__ = [
   "ping",
   "query_servers",
   "stop_server",
-  "touch_server",
   "update_server",
 ]
 
@@ -38,6 +42,28 @@ class DatabaseState:
 
   now: Instant
   version: str
+
+
+@attrs.frozen(kw_only=True)
+class Beat:
+  """What a server hears with its sign of life.
+
+  Args:
+    now: the database's time.
+    renewed: whether the term lasts anew that was to be renewed.
+    leads_for: seconds that the leader's term lasted unless this beat renewed it, negative
+      if it was over; None where there has never been a leader.
+    print: stands for all bindings of this server.
+    bound: the epoch of each binding; None where they are those that were known.
+    blocked: whether any task waits for a limit.
+  """
+
+  now: datetime
+  renewed: bool
+  leads_for: float | None
+  print: int
+  bound: dict[NamespaceId, int] | None
+  blocked: bool
 
 
 async def create_server(
@@ -116,19 +142,51 @@ async def forget_servers(database: Executor, *, days: int) -> int:
   return count
 
 
-async def touch_server(database: Executor, id: UUID, *, ttl: float) -> datetime | None:
-  """Give a sign of life.
+async def beat_server(
+  database: Executor,
+  id: ServerId,
+  *,
+  ttl: float,
+  load: float = 0.0,
+  stopping: bool = False,
+  term: Term | None = None,
+  known: int | None = None,
+) -> Beat | None:
+  """Give a sign of life, and hear what has changed.
 
   Args:
     database: where.
     id: of the server.
-    ttl: seconds for which it counts as alive from now.
+    ttl: seconds for which it counts as alive from now, and the term lasts.
+    load: how busy it is, from 0 to 1.
+    stopping: whether it has said that it stops.
+    term: the term to renew, of this server.
+    known: the print of the bindings that it knows, from the beat before.
 
   Returns:
-    The database's time of it, or None when the server's row is gone.
+    What is heard, or None when the server's row is gone.
   """
-  at: datetime | None = await database.fetchval(_sql.touch_server, id=id, ttl=ttl)
-  return at
+  row = await database.fetchrow(
+    _sql.beat_server,
+    id=id,
+    ttl=ttl,
+    load=load,
+    stopping=stopping,
+    term=None if term is None else term.term,
+    known=known,
+  )
+  if row is None:
+    return None
+  return Beat(
+    now=row["now"],
+    renewed=row["renewed"],
+    leads_for=row["leads_for"],
+    print=row["print"],
+    bound=None
+    if row["namespaces"] is None
+    else dict(zip(row["namespaces"], row["epochs"], strict=True)),
+    blocked=row["blocked"],
+  )
 
 
 async def stop_server(database: Executor, id: UUID) -> None:

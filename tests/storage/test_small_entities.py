@@ -30,13 +30,13 @@ from hetuflow.storage.namespaces import (
 from hetuflow.storage.routes import Route, intern_route, list_routes, selector_of
 from hetuflow.storage.rows import from_row
 from hetuflow.storage.servers import (
+  beat_server,
   create_server,
   delete_server,
   get_server,
   ping,
   query_servers,
   stop_server,
-  touch_server,
   update_server,
 )
 from hetuflow.storage.tasks import create_tasks
@@ -156,7 +156,7 @@ async def test_servers_are_alive_while_they_say_so(database: Database) -> None:
     return [server.id for server in found]
 
   assert (await alive(True), await alive(False)) == ([two], [one])
-  assert await touch_server(database, one, ttl=4.0) is not None
+  assert await beat_server(database, one, ttl=4.0) is not None
   assert await alive(None) == [two, one]
   assert (await get_server(database, one)).alive
   with pytest.raises(Conflict, match="is alive; stop it first"):
@@ -164,7 +164,7 @@ async def test_servers_are_alive_while_they_say_so(database: Database) -> None:
   await stop_server(database, one)
   assert await alive(False) == [one]
   await delete_server(database, one)
-  assert await touch_server(database, one, ttl=4.0) is None
+  assert await beat_server(database, one, ttl=4.0) is None
   with pytest.raises(NotFound):
     await delete_server(database, one)
   renamed = await update_server(database, two, ServerForUpdate(name="new"))

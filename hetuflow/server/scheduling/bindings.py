@@ -18,6 +18,9 @@ _NONE: Mapping[NamespaceId, int] = MappingProxyType({})
 class Bindings:
   """The namespaces bound to this server, each with the epoch of its binding.
 
+  ``blocked`` tells whether any task, in whichever namespace, waited for a limit when that
+  was last heard: while none does, whoever judges limits need not look.
+
   Args:
     server_id: this server.
   """
@@ -25,6 +28,7 @@ class Bindings:
   def __init__(self, server_id: ServerId) -> None:
     self.server_id = server_id
     self.epochs: Mapping[NamespaceId, int] = _NONE
+    self.blocked = False
     self._listeners: list[Callable[[], None]] = []
 
   def tell(self, listener: Callable[[], None]) -> None:
@@ -36,10 +40,21 @@ class Bindings:
     if dict(epochs) == dict(self.epochs):
       return False
     self.epochs = MappingProxyType(dict(epochs))
-    for listener in self._listeners:
-      listener()
+    self._announce()
     return True
+
+  def note_blocked(self, blocked: bool) -> None:
+    """Take whether any task waits for a limit; the first that does is a change, too."""
+    begins = blocked and not self.blocked
+    self.blocked = blocked
+    if begins:
+      self._announce()
 
   def clear(self) -> None:
     """Plan for nobody any more: nothing has been heard for too long."""
     self.replace(_NONE)
+
+  def _announce(self) -> None:
+    """Call whoever wants to know."""
+    for listener in self._listeners:
+      listener()

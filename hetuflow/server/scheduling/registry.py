@@ -1,11 +1,14 @@
 """This server's own row, and the file that says where it is.
 
 Run by: two children of each server. ``Registry`` owns the row in ``sched_server`` and
-renews it; by the way it learns the database's time. ``Announcer`` owns the ready files
-and stands last in the tree: they exist while everything before it runs.
+renews it, and with it the leader's term where this server leads; by the way it learns the
+database's time, which namespaces it is to plan for, and until when somebody leads.
+``Announcer`` owns the ready files and stands last in the tree: they exist while everything
+before it runs.
 
-When the database is away the row grows old and other servers see this one as gone; it is
-entered afresh as soon as the database is back.
+When the database is away the row grows old and other servers see this one as gone; by its
+own clocks it has let go of its namespaces before. It is entered afresh as soon as the
+database is back.
 """
 
 import os
@@ -17,17 +20,23 @@ import structlog
 import trio
 
 from hetuflow.errors import Unavailable
-from hetuflow.nursery import Outage
+from hetuflow.nursery import Backoff, Outage, Wakeup
 from hetuflow.protocol import wire
-from hetuflow.protocol.model import ServerForCreate
+from hetuflow.protocol.model import ServerForCreate, ServerId
 from hetuflow.ready import publish_ready
 from hetuflow.server.clock import DatabaseClock
+from hetuflow.server.load import LoadMeter
+from hetuflow.server.scheduling.bindings import Bindings
+from hetuflow.server.scheduling.leading.office import MARGIN_SHARE, Office
+from hetuflow.server.trust import Moment, Trust
 from hetuflow.storage.connect import Database
-from hetuflow.storage.servers import create_server, stop_server, touch_server
+from hetuflow.storage.servers import beat_server, create_server, stop_server
 
 __all__ = ["Announcer", "Registry"]
 
 STOP_TIMEOUT = 2.0
+BEATS_PER_TTL = 4
+"""Signs of life in the time for which one is good."""
 
 _log = structlog.get_logger()
 
@@ -39,7 +48,9 @@ class Registry:
     database: where the row is.
     server: what it says.
     clock: learns the database's time.
-    ttl: seconds for which a heartbeat is good; there are four in that time.
+    office: whose term is renewed, and which learns until when others lead.
+    bindings: learns which namespaces this server plans for.
+    wakeup: set when the bindings have changed.
   """
 
   def __init__(
@@ -48,45 +59,97 @@ class Registry:
     server: ServerForCreate,
     clock: DatabaseClock,
     *,
-    ttl: float,
+    office: Office,
+    bindings: Bindings,
+    wakeup: Wakeup,
   ) -> None:
     self._database = database
     self._server = server
     self._clock = clock
-    self._ttl = ttl
-    self._outage = Outage(Unavailable, event="registry_waits_for_database")
+    self._office = office
+    self._bindings = bindings
+    self._wakeup = wakeup
+    self._ttl = office.ttl
+    self._interval = self._ttl / BEATS_PER_TTL
+    self._load = LoadMeter()
+    self._trust = Trust()
+    self._print: int | None = None
+    self._stopping = False
+    self._outage = Outage(
+      Unavailable,
+      event="registry_waits_for_database",
+      backoff=Backoff(maximum=self._interval),
+    )
 
   async def run(
     self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
   ) -> None:
     """Enter the row, renew it for ever, and sign off at the end."""
+    self._stopping = False
     await self._outage.retry(self.beat_once)
     task_status.started()
     try:
-      while True:
-        await trio.sleep(self._ttl / 4)
-        await self._outage.retry(self.beat_once)
+      async with trio.open_nursery() as nursery:
+        nursery.start_soon(self._watch_trust)
+        while True:
+          await self._wakeup.wait(self._interval)
+          await self._outage.retry(self.beat_once)
     finally:
+      self._let_go()
       with trio.move_on_after(STOP_TIMEOUT, shield=True):
-        await self._sign_off()
+        await self.sign_off()
 
   async def beat_once(self) -> None:
-    """Renew the row, or enter it where there is none."""
-    asked_at = time.monotonic()
-    read = await touch_server(self._database, self._server.id, ttl=self._ttl)
-    if read is None:
+    """Renew the row, or enter it where there is none, and take what is heard."""
+    if not await self._beat():
       await create_server(self._database, self._server, ttl=self._ttl)
-      asked_at = time.monotonic()
-      read = await touch_server(self._database, self._server.id, ttl=self._ttl)
-    if read is not None:
-      self._clock.learn(read, asked_at, time.monotonic())
+      await self._beat()
 
-  async def _sign_off(self) -> None:
-    """Say that this server stops, if the database hears it."""
+  async def sign_off(self) -> None:
+    """Say that this server stops, if the database hears it; later beats keep to that."""
+    self._stopping = True
     try:
-      await stop_server(self._database, self._server.id)
+      await stop_server(self._database, ServerId(self._server.id))
     except Unavailable as error:
       _log.debug("server_not_signed_off", error=str(error))
+
+  async def _beat(self) -> bool:
+    """Give one sign of life; tell whether there is a row for it."""
+    since, asked_at, term = Moment(), time.monotonic(), self._office.held
+    beat = await beat_server(
+      self._database,
+      ServerId(self._server.id),
+      ttl=self._ttl,
+      load=self._load.read(),
+      stopping=self._stopping,
+      term=term,
+      known=self._print,
+    )
+    if beat is None:
+      return False
+    self._clock.learn(beat.now, asked_at, time.monotonic())
+    self._office.hear(term, since, renewed=beat.renewed, leads_for=beat.leads_for)
+    self._trust.extend(since, self._ttl * (1 - MARGIN_SHARE))
+    # An answer that took too long may say what is no longer so.
+    if beat.bound is not None and self._trust.holds:
+      self._print = beat.print
+      self._bindings.replace(beat.bound)
+    self._bindings.note_blocked(beat.blocked)
+    return True
+
+  async def _watch_trust(self) -> None:
+    """Plan for nobody when nothing has been heard for so long that others may do so."""
+    while True:
+      left = self._trust.left
+      if left <= 0 and self._print is not None:
+        _log.warning("bindings_let_go")
+        self._let_go()
+      await trio.sleep(min(left, self._interval) if left > 0 else self._interval / 4)
+
+  def _let_go(self) -> None:
+    """Plan for nobody until the bindings are heard again."""
+    self._print = None
+    self._bindings.clear()
 
 
 class Announcer:

@@ -9,12 +9,35 @@ import trio
 from support.postgres import Postgres
 from support.world import read_clock
 
+from hetuflow.nursery import Wakeup
 from hetuflow.protocol.model import ServerForCreate, ServerId, new_id
 from hetuflow.ready import publish_ready, read_ready
 from hetuflow.server.clock import DatabaseClock
+from hetuflow.server.scheduling.bindings import Bindings
+from hetuflow.server.scheduling.leading.office import Office
 from hetuflow.server.scheduling.registry import Announcer, Registry
 from hetuflow.storage.connect import Database
 from hetuflow.storage.servers import delete_server, get_server, stop_server
+
+
+def make_registry(
+  database: Database,
+  server: ServerForCreate,
+  *,
+  clock: DatabaseClock | None = None,
+  ttl: float = 2_400.0,
+  office: Office | None = None,
+  bindings: Bindings | None = None,
+) -> Registry:
+  """Make the heart of a server that beats when it is told to, unless ``ttl`` is short."""
+  return Registry(
+    database,
+    server,
+    clock or DatabaseClock(),
+    office=office or Office(ttl=ttl),
+    bindings=bindings or Bindings(ServerId(server.id)),
+    wakeup=Wakeup(),
+  )
 
 
 def make_server(name: str = "one") -> ServerForCreate:
@@ -26,7 +49,7 @@ def make_server(name: str = "one") -> ServerForCreate:
 
 async def test_a_row_is_entered_renewed_and_signed_off(database: Database) -> None:
   server, clock = make_server(), DatabaseClock()
-  registry = Registry(database, server, clock, ttl=0.4)
+  registry = make_registry(database, server, clock=clock, ttl=0.4)
   with trio.fail_after(20):
     async with trio.open_nursery() as nursery:
       await nursery.start(registry.run)
@@ -41,7 +64,7 @@ async def test_a_row_is_entered_renewed_and_signed_off(database: Database) -> No
 
 async def test_a_row_that_was_removed_is_entered_again(database: Database) -> None:
   server = make_server()
-  registry = Registry(database, server, DatabaseClock(), ttl=2_400.0)
+  registry = make_registry(database, server)
   await registry.beat_once()
   await stop_server(database, server.id)
   await delete_server(database, server.id)
@@ -52,7 +75,7 @@ async def test_a_row_that_was_removed_is_entered_again(database: Database) -> No
 async def test_signing_off_from_a_dead_database_is_no_error(
   database: Database, postgres: Postgres, dsn: str
 ) -> None:
-  registry = Registry(database, make_server(), DatabaseClock(), ttl=2_400.0)
+  registry = make_registry(database, make_server())
   name = dsn.split("@/")[1].split("?")[0]
   with trio.fail_after(20):
     async with trio.open_nursery() as nursery:

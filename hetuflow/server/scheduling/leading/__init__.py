@@ -1,0 +1,1 @@
+"""Leading: one server at a time does what only one may do."""
