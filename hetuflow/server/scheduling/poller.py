@@ -40,6 +40,7 @@ from hetuflow.server.session import Session
 from hetuflow.server.sessions import Sessions
 from hetuflow.storage.connect import Database, Record
 from hetuflow.storage.failures import may_have_happened
+from hetuflow.storage.routes import list_waiting_routes
 from hetuflow.storage.transitions import ClaimOffer, claim_tasks, fail_claims
 
 __all__ = ["Poller", "deal"]
@@ -138,6 +139,7 @@ class Poller:
       full = False
       for routes, group in self._groups(namespace_id, sessions):
         full |= await self._claim(namespace_id, routes, group)
+      full |= await self._claim_own(namespace_id, sessions)
       self._shares.waits(namespace_id, full)
       more |= full
     return more
@@ -153,6 +155,25 @@ class Poller:
         if routes:
           groups.setdefault(routes, []).append(session)
     return list(groups.items())
+
+  async def _claim_own(
+    self, namespace_id: NamespaceId, sessions: Iterable[Session]
+  ) -> bool:
+    """Claim what is for one agent alone, for those agents that there is anything for.
+
+    Looked up first: else each agent would have to be asked for by itself each time.
+    """
+    own = {
+      route: session
+      for session in sessions
+      if session.run or session.hold
+      if (route := self._routing.own_route(namespace_id, session)) is not None
+    }
+    full = False
+    if own:
+      for route in await list_waiting_routes(self._database, namespace_id, list(own)):
+        full |= await self._claim(namespace_id, (route,), [own[route]])
+    return full
 
   async def _claim(
     self,

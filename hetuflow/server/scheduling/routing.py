@@ -33,6 +33,7 @@ class Routing:
     self._database = database
     self._sessions = sessions
     self._routes: dict[NamespaceId, dict[int, Route]] = {}
+    self._own: dict[NamespaceId, dict[str, int]] = {}
     self._fresh_until = -math.inf
     self.weights: dict[NamespaceId, int] = {}
     """What each namespace counts for."""
@@ -68,15 +69,24 @@ class Routing:
       known = session.routes[namespace_id] = (routes, found)
     return known[1]
 
+  def own_route(self, namespace_id: NamespaceId, session: Session) -> int | None:
+    """Find the route of a namespace that leads to this one agent, if there is one."""
+    return self._own.get(namespace_id, {}).get(str(session.agent_id))
+
   async def _read(self) -> None:
     """Read every route of the namespaces that agents are connected for."""
     names = self._sessions.namespaces()
     routes: dict[NamespaceId, dict[int, Route]] = {name: {} for name in names}
+    own: dict[NamespaceId, dict[str, int]] = {}
     weights: dict[NamespaceId, int] = {}
     for route in await list_routes(self._database, names):
-      routes.setdefault(route.namespace_id, {})[route.id] = route
       weights[route.namespace_id] = route.weight
-    self.weights = weights
+      # There may be one for every agent, and nobody else need compare it with anything.
+      if (agent_id := route.selector.get("agent")) is not None:
+        own.setdefault(route.namespace_id, {})[str(agent_id)] = route.id
+      else:
+        routes.setdefault(route.namespace_id, {})[route.id] = route
+    self.weights, self._own = weights, own
     # Unchanged namespaces keep their object, and sessions what they know of it.
     for name, fresh in routes.items():
       if self._routes.get(name) != fresh:
@@ -84,8 +94,16 @@ class Routing:
 
 
 def satisfies(session: Session, route: Route) -> bool:
-  """Tell whether an agent can do what a route asks for."""
+  """Tell whether an agent can do what a route asks for.
+
+  A route to one agent has been matched when its tasks were made; that of a broadcast is
+  the broadcaster's.
+  """
   selector = route.selector
+  if (agent_id := selector.get("agent")) is not None:
+    return bool(agent_id == str(session.agent_id))
+  if selector.get("broadcast"):
+    return False
   capabilities = session.capabilities
   if selector.get("executor") not in capabilities.executors:
     return False

@@ -103,6 +103,8 @@ def test_places_are_dealt_as_if_all_of_them_were_looked_at(
     ({"executor": "docker", "labels": {}}, False),
     ({"executor": "python", "labels": {}, "function": "f"}, True),
     ({"executor": "python", "labels": {}, "function": "g"}, False),
+    ({"executor": "process", "labels": {}, "broadcast": True}, False),
+    ({"agent": "0190a8b4-7c00-7000-8000-000000000005"}, False),
   ],
 )
 def test_an_agent_satisfies_a_route_in_every_point(
