@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from schedule_oracle import examples, utc
 
 from hetuflow.errors import ScheduleError
-from hetuflow.schedule import Timing, fire_times, jitter, next_fire, preview
+from hetuflow.schedule import (
+  Calendar,
+  CalendarUse,
+  Timing,
+  fire_times,
+  jitter,
+  next_fire,
+  preview,
+)
 
 FOREVER = datetime.max.replace(tzinfo=UTC)
 
@@ -174,3 +182,38 @@ def test_jitter_is_the_same_for_the_same_occurrence_and_within_its_bound():
 
 def test_without_jitter_nothing_is_delayed():
   assert jitter(cron("* * * * *"), utc("2025-01-01"), "a") == timedelta(0)
+
+
+def test_jitter_belongs_to_the_planned_time_whatever_led_to_it():
+  at = utc("2026-01-05T12:00")
+  weekend = Calendar.parse({"weekly": ["sat", "sun"]})
+  moved = cron(
+    "0 12 * * *",
+    jitter_seconds=60,
+    timezone="UTC",
+    calendars=(CalendarUse(calendar=weekend, mode="next"),),
+  )
+  plain = every(3600, jitter_seconds=60, start_at=utc("2020-01-01"))
+  assert at in preview(moved, start=utc("2026-01-03"), count=1)
+  assert jitter(moved, at, "job") == jitter(plain, at, "job") > timedelta(0)
+  # Fixed for ever: a change would let planned tasks start at another time.
+  assert jitter(plain, at, "job") == timedelta(microseconds=50_183_500)
+
+
+def test_jitter_spreads_schedules_that_plan_the_same_time():
+  timing = cron("0 0 * * *", jitter_seconds=600)
+  delays = {jitter(timing, utc("2026-01-01"), str(n)) for n in range(500)}
+  assert len(delays) == 500
+  assert {delay // timedelta(seconds=60) for delay in delays} == set(range(10))
+
+
+def test_h_gives_each_job_its_own_time_and_keeps_it():
+  def first(key: str) -> datetime:
+    """The first fire of a job that leaves hour and minute to its key."""
+    return preview(cron("H H * * *", hash_key=key), start=utc("2026-01-01"), count=1)[0]
+
+  jobs = {key: first(key) for key in map(str, range(200))}
+  assert len(set(jobs.values())) > 150
+  for key, at in jobs.items():
+    times = preview(cron("H H * * *", hash_key=key), start=utc("2026-01-01"), count=3)
+    assert times == [at + n * timedelta(days=1) for n in range(3)]
