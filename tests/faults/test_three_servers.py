@@ -216,6 +216,7 @@ async def _start_agent(
     fleet.servers[number],
     *flags,
     name=f"agent-{number}",
+    data_dir=folder,
     env={
       VARIABLE: str(proof),
       "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
