@@ -41,10 +41,10 @@ FROM unnest($keys::uuid[], $namespace_ids::text[], $selectors::jsonb[])
   AS wish (key, namespace_id, selector)
 JOIN sched_agent AS a
   ON wish.namespace_id = ANY(a.namespace_ids)
-  AND a.labels || a.label_overrides @> wish.selector -> 'labels'
-  AND a.capabilities -> 'executors' @> wish.selector -> 'executor'
+  AND a.labels || a.label_overrides @> (wish.selector -> 'labels')
+  AND a.capabilities -> 'executors' @> (wish.selector -> 'executor')
   AND (wish.selector -> 'function' IS NULL
-    OR a.capabilities -> 'functions' @> wish.selector -> 'function')
+    OR a.capabilities -> 'functions' @> (wish.selector -> 'function'))
 WHERE a.session_id IS NOT NULL AND a.lease_until > now()
   AND a.status IN ('online', 'busy')
 ORDER BY wish.key, a.id
