@@ -65,22 +65,27 @@ class Portion:
 
 @attrs.define(kw_only=True)
 class _Bin:
-  """A server with what it has been given so far."""
+  """A server: the size of what it has, and of that, by size, what may move on."""
 
   id: ServerId
   capacity: int
   size: int = 0
-  portions: dict[NamespaceId, Portion] = attrs.field(factory=dict)
+  movable: dict[int, list[NamespaceId]] = attrs.field(factory=dict)
 
-  def add(self, portion: Portion) -> None:
-    """Give it one."""
-    self.portions[portion.id] = portion
+  def keep(self, portion: Portion) -> None:
+    """Let it have what it had; what was wished here is not to move."""
     self.size += portion.size
+    if portion.wish != self.id:
+      self.movable.setdefault(portion.size, []).append(portion.id)
 
-  def remove(self, portion: Portion) -> None:
-    """Take one away."""
-    del self.portions[portion.id]
-    self.size -= portion.size
+  def take(self, size: int) -> NamespaceId:
+    """Take one of a size away from it."""
+    self.size -= size
+    names = self.movable[size]
+    name = names.pop()
+    if not names:
+      del self.movable[size]
+    return name
 
   def fill(self, more: int = 0) -> tuple[float, str]:
     """Say how full it is, or would be with more; its id decides between equals."""
@@ -122,11 +127,11 @@ def assign(
     if home is None:
       homeless.append(portion)
     else:
-      home.add(portion)
+      home.keep(portion)
   takers = [each for each in bins.values() if each.capacity]
   for portion in homeless:
     taker = min(takers, key=lambda each: each.fill(portion.size))
-    taker.add(portion)
+    taker.size += portion.size
     moves[portion.id] = taker.id
   return moves or _even_out(bins, max_moves)
 
@@ -154,31 +159,30 @@ def _even_out(
     move = _find_move(bins.values())
     if move is None:
       break
-    giver, taker, portion = move
-    giver.remove(portion)
-    taker.add(portion)
-    moves[portion.id] = taker.id
+    giver, taker, size = move
+    moves[giver.take(size)] = taker.id
+    taker.size += size
   return moves
 
 
-def _find_move(bins: Iterable[_Bin]) -> tuple[_Bin, _Bin, Portion] | None:
-  """Find the fullest server that can give something away, to whom, and what."""
-  ordered = sorted(bins, key=_Bin.fill)
-  taker = next(each for each in ordered if each.capacity)
-  for giver in reversed(ordered):
-    movable = [each for each in giver.portions.values() if each.wish != giver.id]
-    if giver is taker or not movable:
+def _find_move(bins: Iterable[_Bin]) -> tuple[_Bin, _Bin, int] | None:
+  """Find the fullest server that can give something away, to whom, and of what size."""
+  ordered = sorted(bins, key=_Bin.fill, reverse=True)
+  for giver in ordered:
+    takers = [each for each in ordered if each.capacity and each is not giver]
+    if not (takers and giver.movable):
       continue
-    portion = min(movable, key=lambda each: _misfit(giver, taker, each))
-    fill, _ = taker.fill(portion.size)
-    if fill * (100 + SLACK_PERCENT) < giver.fill()[0] * 100:
-      return giver, taker, portion
+    least = min(giver.movable)
+    # Not who is least full now: a small server may be fuller than others with one more.
+    taker = min(takers, key=lambda each: each.fill(least))
+    size = min(giver.movable, key=lambda each: _misfit(giver, taker, each))
+    if taker.fill(size)[0] * (100 + SLACK_PERCENT) < giver.fill()[0] * 100:
+      return giver, taker, size
   return None
 
 
-def _misfit(giver: _Bin, taker: _Bin, portion: Portion) -> tuple[bool, int, str]:
+def _misfit(giver: _Bin, taker: _Bin, size: int) -> tuple[bool, int]:
   """Rank what could be given: the largest that does not turn the scales comes first."""
-  too_large = (taker.size + portion.size) * giver.capacity > (
-    giver.size - portion.size
-  ) * taker.capacity
-  return too_large, portion.size if too_large else -portion.size, portion.id
+  given = (giver.size - size) * taker.capacity
+  taken = (taker.size + size) * giver.capacity
+  return taken > given, size if taken > given else -size
