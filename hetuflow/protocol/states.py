@@ -153,9 +153,13 @@ class TaskInstanceStatus(StrEnum):
 
 
 class TaskEvent(StrEnum):
-  """What can happen to a task."""
+  """What can happen to a task.
+
+  ``find`` is that its lost attempt is found again, before it has started.
+  """
 
   CLAIM = "claim"
+  FIND = "find"
   START = "start"
   SUCCEED = "succeed"
   FAIL = "fail"
@@ -169,8 +173,12 @@ class TaskEvent(StrEnum):
 
 
 class InstanceEvent(StrEnum):
-  """What can happen to a task instance."""
+  """What can happen to a task instance.
 
+  ``find`` is that of a lost one whose agent is back and has not started it.
+  """
+
+  FIND = "find"
   START = "start"
   SUCCEED = "succeed"
   FAIL = "fail"
@@ -198,20 +206,23 @@ def _table(
 _T = TaskStatus
 _UNCLAIMED = (_T.PENDING, _T.WAITING_RETRY)
 _CLAIMED = (_T.DISPATCHED, _T.RUNNING)
+_HEARD = (*_CLAIMED, _T.WAITING_RETRY)
+"""While it waits after a loss, its lost attempt is still heard."""
 
 TASK_TRANSITIONS: Mapping[tuple[TaskStatus, TaskEvent], TaskStatus] = _table(
   {
     TaskEvent.CLAIM: (_UNCLAIMED, _T.DISPATCHED),
-    TaskEvent.START: ((_T.DISPATCHED,), _T.RUNNING),
-    TaskEvent.SUCCEED: (_CLAIMED, _T.SUCCEEDED),
-    TaskEvent.FAIL: (_CLAIMED, _T.FAILED),
-    TaskEvent.RETRY: (_CLAIMED, _T.WAITING_RETRY),
-    TaskEvent.RELEASE: ((_T.DISPATCHED,), _T.PENDING),
+    TaskEvent.FIND: ((_T.WAITING_RETRY,), _T.DISPATCHED),
+    TaskEvent.START: ((_T.DISPATCHED, _T.WAITING_RETRY), _T.RUNNING),
+    TaskEvent.SUCCEED: (_HEARD, _T.SUCCEEDED),
+    TaskEvent.FAIL: (_HEARD, _T.FAILED),
+    TaskEvent.RETRY: (_HEARD, _T.WAITING_RETRY),
+    TaskEvent.RELEASE: ((_T.DISPATCHED, _T.WAITING_RETRY), _T.PENDING),
     TaskEvent.CANCEL: (
       (_T.BLOCKED, _T.PAUSED, *_UNCLAIMED, *_CLAIMED),
       _T.CANCELLED,
     ),
-    TaskEvent.MISS: (_CLAIMED, _T.MISSED),
+    TaskEvent.MISS: (_HEARD, _T.MISSED),
     TaskEvent.PAUSE: (_UNCLAIMED, _T.PAUSED),
     TaskEvent.RESUME: ((_T.PAUSED,), _T.PENDING),
     TaskEvent.REVIVE: (
@@ -229,21 +240,24 @@ TASK_FINAL = frozenset(
 
 _I = TaskInstanceStatus
 _OPEN = (_I.DISPATCHED, _I.RUNNING)
+_REPORTING = (*_OPEN, _I.LOST)
+"""A lost one is heard until there is a newer one, or it has been waited for in vain."""
 
 INSTANCE_TRANSITIONS: Mapping[
   tuple[TaskInstanceStatus, InstanceEvent], TaskInstanceStatus
 ] = _table(
   {
-    InstanceEvent.START: ((_I.DISPATCHED,), _I.RUNNING),
-    InstanceEvent.SUCCEED: (_OPEN, _I.SUCCEEDED),
-    InstanceEvent.FAIL: (_OPEN, _I.FAILED),
-    InstanceEvent.TIME_OUT: (_OPEN, _I.TIMEOUT),
-    InstanceEvent.CANCEL: (_OPEN, _I.CANCELLED),
+    InstanceEvent.FIND: ((_I.LOST,), _I.DISPATCHED),
+    InstanceEvent.START: ((_I.DISPATCHED, _I.LOST), _I.RUNNING),
+    InstanceEvent.SUCCEED: (_REPORTING, _I.SUCCEEDED),
+    InstanceEvent.FAIL: (_REPORTING, _I.FAILED),
+    InstanceEvent.TIME_OUT: (_REPORTING, _I.TIMEOUT),
+    InstanceEvent.CANCEL: (_REPORTING, _I.CANCELLED),
     InstanceEvent.LOSE: (_OPEN, _I.LOST),
-    InstanceEvent.RELEASE: ((_I.DISPATCHED,), _I.RELEASED),
+    InstanceEvent.RELEASE: ((_I.DISPATCHED, _I.LOST), _I.RELEASED),
   }
 )
 """(status, event) -> status for task instances; what is not listed is refused."""
 
 INSTANCE_LIVE = frozenset(_OPEN)
-"""The statuses of an instance that may still report."""
+"""The statuses of an instance that is under way; a lost one may be so or have ended."""

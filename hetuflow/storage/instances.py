@@ -11,7 +11,7 @@ from hetuflow.protocol.model import (
   TaskInstanceForUpdate,
   new_id,
 )
-from hetuflow.protocol.states import INSTANCE_LIVE
+from hetuflow.protocol.states import INSTANCE_LIVE, TaskInstanceStatus
 from hetuflow.storage.connect import Connection, Database
 from hetuflow.storage.rows import changes, criteria, fetch_page, found, from_row
 from hetuflow.storage.sql import load_queries
@@ -78,7 +78,9 @@ async def query_instances(
     limit: how many at most.
     cursor: the id of the last one of the page before.
   """
-  live = None if filter.status is None else filter.status in INSTANCE_LIVE
+  live: bool | None = filter.status in INSTANCE_LIVE
+  if filter.status in (None, TaskInstanceStatus.LOST):
+    live = None  # a lost one may still be waited for
   rows = await fetch_page(
     executor,
     _sql.query_instances,

@@ -124,10 +124,11 @@ CROSS JOIN terms
 -- tasks: the end, a retry, or back to the queue. Rows are locked in the order of the
 -- reports, which is that of their ids, each instance before its task. A report whose
 -- claim token is not the current one changes nothing; one whose rows changed while they
--- were waited for changes nothing yet, and comes back with again.
+-- were waited for changes nothing yet, and comes back with again. A lost attempt is heard
+-- for as long as its task has no newer claim, and takes its loss back by what it says.
 WITH reported AS (
-  SELECT r.*, found.row, task.row AS task_row,
-    seen.row IS NOT NULL AND task_seen.row IS NOT DISTINCT FROM task.row AS settled
+  SELECT r.*, found.row, found.was, task.row AS task_row,
+    task.claim_token AS task_token, seen.row IS NOT NULL AND task_seen.row IS NOT DISTINCT FROM task.row AS settled
   FROM unnest(
     $ids::uuid[], $claim_tokens::uuid[], $statuses::task_instance_status[],
     $reasons::text[], $started::timestamptz[], $completed::timestamptz[],
@@ -138,13 +139,13 @@ WITH reported AS (
     error_message, output, metrics
   )
   CROSS JOIN LATERAL (
-    SELECT i.ctid AS row, i.task_id
+    SELECT i.ctid AS row, i.task_id, i.status AS was
     FROM sched_task_instance AS i
     WHERE i.id = r.id AND i.namespace_id = $namespace_id AND i.completed_at = 'infinity'
     FOR UPDATE
   ) AS found
   LEFT JOIN LATERAL (
-    SELECT t.ctid AS row
+    SELECT t.ctid AS row, t.claim_token
     FROM sched_task AS t
     WHERE t.id = found.task_id AND t.namespace_id = $namespace_id
       AND t.completed_at = 'infinity'
@@ -177,8 +178,9 @@ ended AS (
     output = r.output,
     metrics = r.metrics,
     updated_at = now(),
+    lost_at = CASE WHEN r.status = 'lost' THEN COALESCE(i.lost_at, now()) END,
     completed_at = CASE
-      WHEN r.status = 'running' THEN 'infinity'
+      WHEN r.status IN ('dispatched', 'running') THEN 'infinity'
       -- The agent's word, within what the database can believe.
       ELSE LEAST(now(), GREATEST(
         i.dispatched_at, r.completed_at, now() - interval '1 day'))
@@ -186,11 +188,15 @@ ended AS (
   FROM reported AS r
   WHERE i.ctid = r.row AND r.settled AND i.namespace_id = $namespace_id
     AND i.completed_at = 'infinity' AND i.claim_token = r.claim_token
-    AND i.status IN ('dispatched', 'running')
-    AND (i.status = 'dispatched' OR r.status NOT IN ('running', 'released'))
-    AND r.status <> 'dispatched'
+    AND CASE i.status
+      WHEN 'dispatched' THEN r.status <> 'dispatched'
+      WHEN 'running' THEN r.status NOT IN ('dispatched', 'running', 'released')
+      WHEN 'lost' THEN r.task_token = i.claim_token
+        AND (i.started_at IS NULL OR r.status NOT IN ('dispatched', 'released'))
+      ELSE false END
   RETURNING i.id, i.task_id, i.job_id, i.job_version, i.claim_token, i.status, i.reason,
-    i.exit_code, i.completed_at, r.task_row
+    i.exit_code, i.completed_at, r.task_row,
+    (r.was = 'lost')::integer AS was_lost, (i.status = 'lost')::integer AS is_lost
 ),
 tasks AS (
   UPDATE sched_task AS t
@@ -201,7 +207,7 @@ tasks AS (
     SELECT
       next.status,
       CASE
-        WHEN next.status IN ('running', 'succeeded', 'pending') THEN NULL
+        WHEN next.status IN ('dispatched', 'running', 'succeeded', 'pending') THEN NULL
         WHEN next.status = 'cancelled' AND t.cancel_requested_at IS NOT NULL
           THEN 'cancelled by request'
         ELSE COALESCE(e.reason, e.status::text)
@@ -209,9 +215,11 @@ tasks AS (
       next.due_at,
       next.due_at - t.priority * interval '1 minute',
       t.attempts - (e.status = 'released')::integer,
-      t.lost_attempts + (e.status = 'lost')::integer,
-      CASE WHEN next.status = 'running' THEN t.claim_token END,
-      CASE WHEN next.status IN ('running', 'pending', 'waiting_retry') THEN 'infinity'
+      t.lost_attempts + e.is_lost - e.was_lost,
+      CASE WHEN next.status IN ('dispatched', 'running') THEN t.claim_token END,
+      CASE
+        WHEN next.status IN ('dispatched', 'running', 'pending', 'waiting_retry')
+          THEN 'infinity'
         ELSE e.completed_at END,
       now()
     FROM (
@@ -219,26 +227,39 @@ tasks AS (
         outcome.status,
         CASE
           WHEN outcome.status <> 'waiting_retry' THEN t.due_at
-          WHEN e.status = 'lost' THEN now()
-          ELSE now() + make_interval(secs => LEAST(
+          WHEN e.is_lost = 1 THEN GREATEST(t.due_at, now())
+          -- By chance, but by the same whenever it is asked: that of the claim.
+          ELSE now() + make_interval(secs => (
+            1 + COALESCE((v.config ->> 'retry_jitter')::double precision, 0)
+              * (uuid_hash_extended(t.claim_token, 0) & 65535) / 65536
+          ) * LEAST(
             (v.config ->> 'retry_max_interval')::double precision,
             (v.config ->> 'retry_interval')::double precision * power(
               (v.config ->> 'retry_backoff')::double precision,
-              LEAST(t.attempts - t.lost_attempts - 1, 60))))
+              LEAST(used.pauses, 60))))
         END AS due_at
       FROM (
+        -- What a manual retry has added to max_retries had been used by then.
+        SELECT own.retries,
+          GREATEST(0, own.retries - t.max_retries + (v.config ->> 'max_retries')::integer)
+            AS pauses
+        FROM (SELECT t.attempts - t.lost_attempts + e.was_lost - 1 AS retries) AS own
+      ) AS used
+      CROSS JOIN LATERAL (
         SELECT (CASE
-          WHEN e.status = 'running' THEN 'running'
-          WHEN e.status = 'succeeded' THEN 'succeeded'
+          WHEN e.status IN ('dispatched', 'running', 'succeeded') THEN e.status::text
           WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled'
           WHEN e.status = 'released' THEN 'pending'
           WHEN e.status = 'cancelled' AND e.reason = 'start_deadline' THEN 'missed'
           WHEN e.status = 'cancelled' THEN 'cancelled'
+          -- What a loss means was decided when it was noticed.
+          WHEN e.is_lost + e.was_lost = 2 THEN CASE t.status
+            WHEN 'waiting_retry' THEN 'waiting_retry' ELSE 'failed' END
           WHEN e.status = 'lost' AND v.config ->> 'on_lost' = 'retry'
             AND t.lost_attempts < (v.config ->> 'max_lost')::integer
             THEN 'waiting_retry'
           WHEN e.status = 'lost' THEN 'failed'
-          WHEN t.attempts - t.lost_attempts <= t.max_retries AND (
+          WHEN used.retries < t.max_retries AND (
             e.exit_code IS NULL
             OR jsonb_typeof(v.config -> 'retry_on_exit_codes') <> 'array'
             OR v.config -> 'retry_on_exit_codes' @> to_jsonb(e.exit_code))
@@ -253,12 +274,12 @@ tasks AS (
     SELECT config
     FROM sched_job_version
     WHERE job_id = e.job_id AND version = e.job_version
-      AND e.status NOT IN ('running', 'succeeded')
+      AND e.status NOT IN ('dispatched', 'running', 'succeeded')
     OFFSET 0
   ) AS v ON true
   WHERE t.ctid = e.task_row AND t.namespace_id = $namespace_id
     AND t.completed_at = 'infinity' AND t.claim_token = e.claim_token
-    AND t.status IN ('dispatched', 'running')
+    AND t.status IN ('dispatched', 'running', 'waiting_retry')
   RETURNING t.id, t.status
 ),
 waiting AS (
@@ -295,7 +316,7 @@ RETURNING t.id
 
 -- name: find_finished
 -- Of instances that a report did not match: those that already ended as reported, by
--- the same claim. Everything else that did not match is stale.
+-- the same claim, or whose start is told after their end. Everything else is stale.
 SELECT r.id
 FROM unnest(
   $ids::uuid[], $claim_tokens::uuid[], $statuses::task_instance_status[]
@@ -305,7 +326,8 @@ CROSS JOIN LATERAL (
   WHERE id = r.id AND namespace_id = $namespace_id
   OFFSET 0
 ) AS i
-WHERE i.claim_token = r.claim_token AND (i.status = r.status OR r.status = 'running')
+WHERE i.claim_token = r.claim_token AND (
+  i.status = r.status OR r.status = 'running' AND i.status <> 'lost')
 
 -- name: request_cancel
 -- Cancel at once what no agent has; otherwise ask the agent.
@@ -314,6 +336,7 @@ SET cancel_requested_at = COALESCE(t.cancel_requested_at, now()),
   status = CASE WHEN t.status IN ('dispatched', 'running') THEN t.status
     ELSE 'cancelled' END,
   reason = 'cancelled by request',
+  claim_token = CASE WHEN t.status IN ('dispatched', 'running') THEN t.claim_token END,
   completed_at = CASE WHEN t.status IN ('dispatched', 'running')
     THEN 'infinity'::timestamptz ELSE now() END,
   updated_at = now()
@@ -325,7 +348,8 @@ RETURNING t.id, pg_notify('hetuflow', 'cancels')
 -- name: pause_task
 -- Keep a waiting task from being claimed.
 UPDATE sched_task
-SET status = 'paused', reason = 'paused by request', updated_at = now()
+SET status = 'paused', reason = 'paused by request', claim_token = NULL,
+  updated_at = now()
 WHERE id = $id AND completed_at = 'infinity'
   AND status IN ('pending', 'waiting_retry')
 RETURNING id

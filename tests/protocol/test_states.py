@@ -89,14 +89,15 @@ def test_a_task_that_is_not_final_can_be_cancelled() -> None:
     assert TASK_TRANSITIONS[status, TaskEvent.CANCEL] is TaskStatus.CANCELLED
 
 
-def test_only_a_dispatched_task_starts_or_is_released() -> None:
+def test_only_a_dispatched_or_lost_task_starts_or_is_released() -> None:
   for event in (TaskEvent.START, TaskEvent.RELEASE):
     sources = {source for source, known in TASK_TRANSITIONS if known is event}
-    assert sources == {TaskStatus.DISPATCHED}
+    assert sources == {TaskStatus.DISPATCHED, TaskStatus.WAITING_RETRY}
 
 
-def test_an_instance_that_ended_changes_no_more() -> None:
-  assert {source for source, _ in INSTANCE_TRANSITIONS} == INSTANCE_LIVE
+def test_an_instance_that_ended_changes_no_more_but_for_a_lost_one() -> None:
+  sources = {source for source, _ in INSTANCE_TRANSITIONS}
+  assert sources == INSTANCE_LIVE | {TaskInstanceStatus.LOST}
 
 
 def test_what_started_is_not_released() -> None:

@@ -60,17 +60,20 @@ BOTTOM = datetime(1970, 1, 1, tzinfo=UTC)
 
 FORCE_TASK = Query(
   name="force_task",
-  text="""UPDATE sched_task SET status = $2::task_status, claim_token = $3,
-    attempts = $4, completed_at = $5 WHERE id = $1""",
+  text="""UPDATE sched_task SET status = $2::task_status, claim_token = $3::uuid,
+    attempts = $4, completed_at = $5,
+    lost_attempts = ($2 = 'waiting_retry' AND $3 IS NOT NULL)::integer
+    WHERE id = $1""",
   parameters=("id", "status", "claim_token", "attempts", "completed_at"),
 )
 FORCE_INSTANCE = Query(
   name="force_instance",
   text="""INSERT INTO sched_task_instance (id, namespace_id, task_id, job_id,
     job_version, agent_id, attempt, claim_token, scheduled_at, due_at, status,
-    completed_at)
+    completed_at, lost_at)
     SELECT $2, namespace_id, id, job_id, job_version, $3, 1, $4, scheduled_at, due_at,
-      $5::task_instance_status, $6 FROM sched_task WHERE id = $1""",
+      $5::task_instance_status, $6, CASE WHEN $5 = 'lost' THEN now() END
+    FROM sched_task WHERE id = $1""",
   parameters=("task_id", "id", "agent_id", "claim_token", "status", "completed_at"),
 )
 WAITING = Query(
@@ -138,7 +141,10 @@ async def make_scene(
   max_retries: int = 0,
   **config: object,
 ) -> Scene:
-  """Bring a task and an attempt into the statuses asked for."""
+  """Bring a task and an attempt into the statuses asked for.
+
+  A lost attempt is one that is still waited for.
+  """
   settings = TaskConfig(cmd="/bin/true", max_retries=max_retries, **config)  # type: ignore[arg-type]
   job = await create_job(
     database, JobForCreate(name=f"job-{new_id()}", config=settings)
@@ -161,12 +167,13 @@ async def make_scene(
   )
   token = uuid4()
   claimed = status in (TaskStatus.DISPATCHED, TaskStatus.RUNNING)
+  lost = instance_status is TaskInstanceStatus.LOST
   now = datetime.now(UTC)
   await database.fetch(
     FORCE_TASK,
     id=task_id,
     status=status,
-    claim_token=token if claimed else None,
+    claim_token=token if claimed or lost else None,
     attempts=1,
     completed_at=now if status in TASK_FINAL else LIVE,
   )
@@ -178,7 +185,7 @@ async def make_scene(
     agent_id=agent_id,
     claim_token=token,
     status=instance_status,
-    completed_at=LIVE if instance_status in INSTANCE_LIVE else now,
+    completed_at=LIVE if lost or instance_status in INSTANCE_LIVE else now,
   )
   row = await database.fetchval(
     Query(
@@ -204,6 +211,8 @@ async def happen(scene: Scene, event: TaskEvent) -> None:
   match event:
     case TaskEvent.CLAIM:
       await scene.claim()
+    case TaskEvent.FIND:
+      await scene.report(TaskInstanceStatus.DISPATCHED)
     case TaskEvent.START:
       await scene.report(TaskInstanceStatus.RUNNING)
     case TaskEvent.SUCCEED:
@@ -226,6 +235,7 @@ async def happen(scene: Scene, event: TaskEvent) -> None:
 
 
 REPORTABLE = {
+  TaskEvent.FIND,
   TaskEvent.START,
   TaskEvent.SUCCEED,
   TaskEvent.FAIL,
@@ -260,15 +270,10 @@ async def check_task_event(
   database: Database, status: TaskStatus, event: TaskEvent
 ) -> None:
   """Let one event happen in one status, on a task of its own."""
-  running = status is TaskStatus.RUNNING and event is not TaskEvent.RELEASE
   scene = await make_scene(
     database,
     status=status,
-    instance_status=(
-      TaskInstanceStatus.RUNNING if running else TaskInstanceStatus.DISPATCHED
-    )
-    if status not in TASK_FINAL or event in REPORTABLE
-    else TaskInstanceStatus.SUCCEEDED,
+    instance_status=instance_status_for(status, event),
     max_retries=1 if event is TaskEvent.RETRY else 0,
   )
   if event is TaskEvent.CLAIM:
@@ -297,7 +302,19 @@ async def check_task_event(
   assert await scene.task_status() == (expected or status), event
 
 
+def instance_status_for(status: TaskStatus, event: TaskEvent) -> TaskInstanceStatus:
+  """Choose the attempt that a task in this status has when the event happens."""
+  if status in TASK_FINAL and event not in REPORTABLE:
+    return TaskInstanceStatus.SUCCEEDED
+  if status is TaskStatus.WAITING_RETRY:
+    return TaskInstanceStatus.LOST
+  if status is TaskStatus.RUNNING and event is not TaskEvent.RELEASE:
+    return TaskInstanceStatus.RUNNING
+  return TaskInstanceStatus.DISPATCHED
+
+
 EVENT_STATUS = {
+  InstanceEvent.FIND: TaskInstanceStatus.DISPATCHED,
   InstanceEvent.START: TaskInstanceStatus.RUNNING,
   InstanceEvent.SUCCEED: TaskInstanceStatus.SUCCEEDED,
   InstanceEvent.FAIL: TaskInstanceStatus.FAILED,
@@ -320,17 +337,18 @@ async def check_instance_event(
   database: Database, status: TaskInstanceStatus, event: InstanceEvent
 ) -> None:
   """Let one event happen in one status, on an instance of its own."""
-  live = status in INSTANCE_LIVE
+  lost = status is TaskInstanceStatus.LOST
+  live = TaskStatus(status) if status in INSTANCE_LIVE else TaskStatus.FAILED
   scene = await make_scene(
     database,
-    status=TaskStatus(status) if live else TaskStatus.FAILED,
+    status=TaskStatus.WAITING_RETRY if lost else live,
     instance_status=status,
   )
   outcome = await scene.report(EVENT_STATUS[event])
   expected = INSTANCE_TRANSITIONS.get((status, event))
   instance = await get_instance(database, scene.instance_id)
   assert instance.status == (expected or status)
-  if expected is None:
+  if expected is None and not (lost and event is InstanceEvent.LOSE):
     repeated = EVENT_STATUS[event] in (status, TaskInstanceStatus.RUNNING)
     assert outcome == (AckOutcome.DUPLICATE if repeated else AckOutcome.STALE)
   else:
