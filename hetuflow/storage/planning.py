@@ -1,25 +1,20 @@
-"""Planning: what becomes of planned times, and the one statement that carries it out.
+"""Planning: the statements that read what is due and carry plans out."""
 
-Misfire (``run_once``): of the planned times that are later than the grace, the last one
-runs and the others are booked as merged, as one gap of the ledger however many they are.
-"""
-
-import math
-from collections.abc import Container, Mapping, Sequence
-from datetime import datetime, timedelta
-from itertools import accumulate, groupby
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import accumulate
 from uuid import UUID
 
 import attrs
 
-from hetuflow.protocol.model import new_id
-from hetuflow.protocol.states import LedgerOutcome
-from hetuflow.schedule import Timing, fire_times, jitter, next_fire
+from hetuflow.protocol.model import NamespaceId, ServerId, new_id
 from hetuflow.storage.connect import Connection, Database, Record
+from hetuflow.storage.lanes import reason_of
+from hetuflow.storage.plan import Gap, Plan, PlannedTask, cut_plan, plan_schedule
 from hetuflow.storage.sql import load_queries
 
 __all__ = [
+  "Fence",
   "Gap",
   "Plan",
   "PlannedTask",
@@ -32,7 +27,6 @@ __all__ = [
 
 _sql = load_queries("planning")
 
-MISFIRE_GRACE = timedelta(seconds=60)
 LEAD_MARGIN = 10.0
 """Seconds that tasks are planned before they are handed out."""
 
@@ -40,41 +34,25 @@ AHEAD_TOLERANCE = 60.0
 """Seconds that a schedule may be planned too far ahead before that is taken for a mistake
 of the clock."""
 
-
-@attrs.frozen(kw_only=True)
-class PlannedTask:
-  """One planned time that will run: nominal, and with jitter."""
-
-  planned_at: datetime
-  scheduled_at: datetime
+TASKS_PER_STATEMENT = 2_000
+"""Tasks from which on plans wait for the next statement: one that takes longer than the
+database allows would be tried again for ever."""
 
 
 @attrs.frozen(kw_only=True)
-class Gap:
-  """Planned times that will not run, from one to another, both included."""
+class Fence:
+  """On whose word is planned: a server, and the epochs of its bindings as it knows them."""
 
-  from_at: datetime
-  to_at: datetime
-  count: int
-  outcome: LedgerOutcome
-  reason: str
-
-
-@attrs.frozen(kw_only=True)
-class Plan:
-  """What is to become of one schedule that was read at ``revision`` and ``expected``."""
-
-  schedule_id: UUID
-  revision: int
-  expected: datetime
-  cursor_at: datetime
-  next_plan_at: datetime | None
-  tasks: Sequence[PlannedTask]
-  gaps: Sequence[Gap]
+  server_id: ServerId
+  epochs: Mapping[NamespaceId, int]
 
 
 async def list_due_schedules(
-  executor: Database | Connection, *, horizon: float, limit: int
+  executor: Database | Connection,
+  *,
+  horizon: float,
+  limit: int,
+  namespaces: Sequence[NamespaceId] | None = None,
 ) -> list[Record]:
   """Read schedules that have planned times to turn into tasks.
 
@@ -83,13 +61,19 @@ async def list_due_schedules(
     horizon: how many seconds ahead tasks are planned at least; a namespace whose lead
       is longer looks further.
     limit: how many schedules at most.
+    namespaces: whose; None: those of all.
 
   Returns:
-    The columns of a schedule with revision, cursor_at, taken, read_at (the database's
-    time) and until_at (up to when to plan).
+    The columns of a schedule with revision, cursor_at, next_plan_at, taken, read_at (the
+    database's time), until_at (up to when to plan), and what its job and namespace say of
+    late times and limits.
   """
   return await executor.fetch(
-    _sql.list_due_schedules, horizon=horizon, margin=LEAD_MARGIN, limit=limit
+    _sql.list_due_schedules,
+    horizon=horizon,
+    margin=LEAD_MARGIN,
+    limit=limit,
+    namespaces=namespaces,
   )
 
 
@@ -105,7 +89,11 @@ async def list_behind(
 
 
 async def draw_back_cursors(
-  executor: Database | Connection, *, horizon: float, limit: int
+  executor: Database | Connection,
+  *,
+  horizon: float,
+  limit: int,
+  namespaces: Sequence[NamespaceId] | None = None,
 ) -> list[UUID]:
   """Let schedules begin anew that were planned by a clock that was ahead.
 
@@ -116,6 +104,7 @@ async def draw_back_cursors(
     executor: where to run.
     horizon: that of ``list_due_schedules``, in seconds.
     limit: how many schedules at most.
+    namespaces: whose; None: those of all.
 
   Returns:
     Which ones did.
@@ -126,89 +115,75 @@ async def draw_back_cursors(
     margin=LEAD_MARGIN,
     tolerance=AHEAD_TOLERANCE,
     limit=limit,
+    namespaces=namespaces,
   )
   return [row["id"] for row in rows]
 
 
-def plan_schedule(
-  row: Record | Mapping[str, Any], timing: Timing, *, limit: int
-) -> Plan:
-  """Decide what becomes of the planned times between the cursor and the horizon.
+async def plan_tasks(
+  executor: Database | Connection,
+  plans: Sequence[Plan],
+  *,
+  fence: Fence | None = None,
+) -> dict[NamespaceId, int]:
+  """Carry out plans; those of schedules that changed meanwhile come to nothing.
 
   Args:
-    row: a row of ``list_due_schedules``.
-    timing: its parsed definition.
-    limit: how many planned times to look at; the others are left to a later plan.
-
-  Returns:
-    The plan. Every planned time between the old and the new cursor either has a task
-    already, or is one of the plan's tasks or inside one of its gaps.
-  """
-  # Behind the cursor when a lead was made shorter.
-  until: datetime = max(row["until_at"], row["cursor_at"])
-  left = math.inf if row["max_runs"] is None else row["max_runs"] - row["run_count"]
-  times = fire_times(timing, after=row["cursor_at"], until=until, limit=limit)
-  cursor = times[-1] if len(times) == limit else until
-  upcoming = next_fire(timing, after=cursor)
-  late_before = row["read_at"] - MISFIRE_GRACE
-  taken = set(row["taken"])
-  free = [at for at in times if at not in taken]
-  late = [at for at in free if at < late_before]
-  # A backlog that goes on in the next pass is merged into the times that follow.
-  goes_on = len(times) == limit and upcoming is not None and upcoming < late_before
-  merged = late if goes_on else late[:-1]
-  due = [at for number, at in enumerate(free[len(merged) :]) if number < left]
-  exhausted = left <= len(due)
-  return Plan(
-    schedule_id=row["id"],
-    revision=row["revision"],
-    expected=row["cursor_at"],
-    cursor_at=cursor,
-    next_plan_at=None if exhausted else upcoming,
-    tasks=[
-      PlannedTask(planned_at=at, scheduled_at=at + jitter(timing, at, str(row["id"])))
-      for at in due
-    ],
-    gaps=_merge([at for at in times if merged and at <= merged[-1]], taken),
-  )
-
-
-def _merge(times: Sequence[datetime], taken: Container[datetime]) -> list[Gap]:
-  """Book planned times that another run stands for, around those that have a task."""
-  runs = [list(run) for free, run in groupby(times, lambda at: at not in taken) if free]
-  return [
-    Gap(
-      from_at=run[0],
-      to_at=run[-1],
-      count=len(run),
-      outcome=LedgerOutcome.MERGED,
-      reason="caught up by one later run",
-    )
-    for run in runs
-  ]
-
-
-async def plan_tasks(
-  executor: Database | Connection, plans: Sequence[Plan]
-) -> dict[str, int]:
-  """Carry out plans; those of schedules that changed meanwhile come to nothing.
+    executor: where to run; as many statements as keep each of them short.
+    plans: at most one for each schedule.
+    fence: those of namespaces that are bound otherwise by now come to nothing; None: the
+      caller holds the schedules, and whose they are does not matter.
 
   Returns:
     How many tasks were made in each namespace.
   """
+  made: dict[NamespaceId, int] = {}
+  for part in _parts(plans):
+    for row in await _plan_part(executor, part, fence):
+      made[row["namespace_id"]] = made.get(row["namespace_id"], 0) + row["tasks"]
+  return made
+
+
+def _parts(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
+  """Cut plans into what one statement carries out well."""
+  part: list[Plan] = []
+  tasks = 0
+  for plan in plans:
+    for number, piece in enumerate(cut_plan(plan, TASKS_PER_STATEMENT)):
+      # One statement moves each cursor once.
+      if part and (number or tasks + len(piece.tasks) > TASKS_PER_STATEMENT):
+        yield part
+        part, tasks = [], 0
+      part.append(piece)
+      tasks += len(piece.tasks)
+  if part:
+    yield part
+
+
+async def _plan_part(
+  executor: Database | Connection, plans: Sequence[Plan], fence: Fence | None
+) -> list[Record]:
+  """Carry out some plans in one statement."""
   plans = sorted(plans, key=lambda plan: plan.schedule_id)
   tasks = [task for plan in plans for task in plan.tasks]
   gaps = [gap for plan in plans for gap in plan.gaps]
   first_tasks, last_tasks = _places([len(plan.tasks) for plan in plans])
   first_gaps, last_gaps = _places([len(plan.gaps) for plan in plans])
-  rows = await executor.fetch(
+  epochs = _epochs(plans, fence)
+  return await executor.fetch(
     _sql.plan_tasks,
+    server_id=None if fence is None else fence.server_id,
+    namespaces=list(epochs),
+    epochs=list(epochs.values()),
     schedules=[plan.schedule_id for plan in plans],
     revisions=[plan.revision for plan in plans],
+    versions=[plan.job_version for plan in plans],
     expected=[plan.expected for plan in plans],
     cursors=[plan.cursor_at for plan in plans],
     next=[plan.next_plan_at for plan in plans],
     last_runs=[plan.tasks[-1].planned_at if plan.tasks else None for plan in plans],
+    lanes=[plan.lane for plan in plans],
+    reasons=[None if plan.lane is None else reason_of(plan.lane) for plan in plans],
     first_tasks=first_tasks,
     last_tasks=last_tasks,
     first_gaps=first_gaps,
@@ -216,6 +191,8 @@ async def plan_tasks(
     task_ids=[new_id() for _ in tasks],
     planned=[task.planned_at for task in tasks],
     scheduled=[task.scheduled_at for task in tasks],
+    due=[task.due_at for task in tasks],
+    causes=[task.cause for task in tasks],
     gap_ids=[new_id() for _ in gaps],
     gap_from=[gap.from_at for gap in gaps],
     gap_to=[gap.to_at for gap in gaps],
@@ -223,7 +200,14 @@ async def plan_tasks(
     gap_outcomes=[gap.outcome for gap in gaps],
     gap_reasons=[gap.reason for gap in gaps],
   )
-  return {row["namespace_id"]: row["tasks"] for row in rows}
+
+
+def _epochs(plans: Sequence[Plan], fence: Fence | None) -> dict[NamespaceId, int]:
+  """Return the epochs of the bindings that some plans depend on."""
+  if fence is None:
+    return {}
+  wanted = {plan.namespace_id for plan in plans}
+  return {name: epoch for name, epoch in fence.epochs.items() if name in wanted}
 
 
 def _places(lengths: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -158,10 +158,10 @@ def _nothing(row: Record) -> Plan:
   """Leave a schedule without further plans."""
   return Plan(
     schedule_id=row["id"],
+    namespace_id=row["namespace_id"],
     revision=row["revision"],
+    job_version=row["job_version"],
     expected=row["cursor_at"],
     cursor_at=row["cursor_at"],
     next_plan_at=None,
-    tasks=[],
-    gaps=[],
   )

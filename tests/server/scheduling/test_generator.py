@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support.world import make_job, make_schedule, query
 
 from hetuflow.nursery import Wakeup
@@ -15,17 +13,14 @@ from hetuflow.protocol.model import (
   NamespaceForUpdate,
   Schedule,
   ScheduleForUpdate,
-  new_id,
 )
 from hetuflow.protocol.states import ScheduleKind
-from hetuflow.schedule import Timing, fire_times
-from hetuflow.server.scheduling import generator
-from hetuflow.server.scheduling.generator import TIMES_PER_SCHEDULE, Generator
+from hetuflow.schedule import fire_times
+from hetuflow.server.scheduling.generator import Generator
 from hetuflow.storage.connect import Database, StorageSettings, open_storage
 from hetuflow.storage.jobs import set_job_enabled
 from hetuflow.storage.namespaces import update_namespace
 from hetuflow.storage.planning import (
-  Plan,
   list_due_schedules,
   plan_schedule,
   plan_tasks,
@@ -36,146 +31,6 @@ from hetuflow.storage.timing import timing_of
 START = datetime(2026, 3, 28, 12, tzinfo=UTC)
 GRACE = timedelta(seconds=60)
 HORIZON = timedelta(seconds=60)
-
-# ── the pure plan ───────────────────────────────────────────────────────────────────
-
-timings = st.one_of(
-  st.builds(
-    Timing,
-    kind=st.just("cron"),
-    cron_expression=st.sampled_from(
-      ["* * * * *", "*/7 * * * *", "30 2 * * *", "* * * * * *", "0 0 1 * *"]
-    ),
-    timezone=st.sampled_from(["UTC", "Europe/Berlin"]),
-    jitter_seconds=st.sampled_from([0.0, 5.0]),
-    end_at=st.sampled_from([None, START + timedelta(hours=5)]),
-  ),
-  st.builds(
-    Timing,
-    kind=st.just("time"),
-    interval_seconds=st.sampled_from([1.0, 1.5, 61.0, 86_400.0]),
-    created_at=st.just(START),
-    start_at=st.sampled_from([None, START + timedelta(minutes=3)]),
-  ),
-  st.builds(
-    Timing, kind=st.just("time"), run_at=st.just(START + timedelta(minutes=10))
-  ),
-)
-downtimes = st.lists(
-  st.one_of(
-    st.floats(0.1, 30.0), st.floats(30.0, 3_600.0), st.floats(3_600.0, 3 * 86_400.0)
-  ),
-  min_size=1,
-  max_size=6,
-)
-
-
-def make_row(**more: Any) -> dict[str, Any]:
-  """Make what is read of a schedule."""
-  fresh = {
-    "id": new_id(),
-    "revision": 1,
-    "cursor_at": START,
-    "read_at": START,
-    "until_at": START + HORIZON,
-    "max_runs": None,
-    "run_count": 0,
-    "taken": [],
-  }
-  return fresh | more
-
-
-def carry_out(row: dict[str, Any], plan: Plan) -> None:
-  """Move the cursor of a row as the statement does."""
-  assert plan.expected == row["cursor_at"]
-  assert plan.cursor_at >= row["cursor_at"]
-  row["cursor_at"] = plan.cursor_at
-  row["run_count"] += len(plan.tasks)
-
-
-@settings(max_examples=50, deadline=None)
-@given(timing=timings, waits=downtimes, max_runs=st.sampled_from([None, 1, 5, 1_500]))
-def test_every_planned_time_is_covered_exactly_once(
-  timing: Timing, waits: list[float], max_runs: int | None
-) -> None:
-  row = make_row(max_runs=max_runs)
-  now, ended = START, False
-  covered: list[datetime] = []
-  ran: list[datetime] = []
-  for wait in waits:
-    now += timedelta(seconds=wait)
-    row |= {"read_at": now, "until_at": now + HORIZON}
-    while not ended:
-      plan = plan_schedule(row, timing, limit=TIMES_PER_SCHEDULE)
-      before = row["cursor_at"]
-      carry_out(row, plan)
-      for gap in plan.gaps:
-        times = fire_times(timing, after=before, until=gap.to_at, limit=10_000)
-        assert times[0] == gap.from_at
-        assert len(times) == gap.count
-        assert gap.to_at < now - GRACE
-        covered += times
-      planned = [task.planned_at for task in plan.tasks]
-      assert all(
-        timedelta(0) <= task.scheduled_at - task.planned_at < timedelta(seconds=5.001)
-        for task in plan.tasks
-      )
-      covered += planned
-      ran += planned
-      # At most one of those that are later than the grace runs: the last one.
-      assert sum(at < now - GRACE for at in planned) <= 1
-      ended = plan.next_plan_at is None
-      if plan.next_plan_at is not None:
-        assert plan.next_plan_at > plan.cursor_at
-      if ended or plan.cursor_at >= row["until_at"]:
-        break
-  assert len(covered) == len(set(covered))
-  assert covered == sorted(covered)
-  expected = fire_times(timing, after=START, until=row["cursor_at"], limit=10_000_000)
-  if max_runs is None:
-    assert covered == expected
-  else:
-    assert len(ran) <= max_runs
-    assert covered == expected[: len(covered)]
-    assert len(covered) == len(expected) or len(ran) == max_runs
-
-
-def test_more_runs_than_one_pass_plans_are_all_planned() -> None:
-  timing = Timing(kind="cron", cron_expression="* * * * * *")
-  row = make_row(max_runs=2_500, until_at=START + timedelta(hours=1))
-  runs = 0
-  for _ in range(3):
-    plan = plan_schedule(row, timing, limit=TIMES_PER_SCHEDULE)
-    carry_out(row, plan)
-    runs += len(plan.tasks)
-  assert runs == 2_500
-  assert plan.next_plan_at is None
-
-
-def test_a_horizon_behind_the_cursor_plans_nothing_and_moves_nothing() -> None:
-  timing = Timing(kind="cron", cron_expression="* * * * *")
-  row = make_row(cursor_at=START + timedelta(hours=1))
-  plan = plan_schedule(row, timing, limit=TIMES_PER_SCHEDULE)
-  assert (plan.tasks, plan.gaps, plan.cursor_at) == ([], [], row["cursor_at"])
-  assert plan.next_plan_at == START + timedelta(hours=1, minutes=1)
-
-
-def test_a_late_time_within_the_grace_runs_beside_the_next() -> None:
-  timing = Timing(kind="cron", cron_expression="* * * * *")
-  row = make_row(read_at=START + timedelta(seconds=110))
-  plan = plan_schedule(
-    row | {"until_at": START + timedelta(seconds=170)},
-    timing,
-    limit=TIMES_PER_SCHEDULE,
-  )
-  assert [task.planned_at - START for task in plan.tasks] == [
-    timedelta(minutes=1),
-    timedelta(minutes=2),
-  ]
-  assert plan.gaps == []
-
-
-# ── on a database ───────────────────────────────────────────────────────────────────
 
 REWIND = query("""
   UPDATE sched_schedule
@@ -349,24 +204,6 @@ async def test_a_lead_longer_than_the_horizon_is_honoured(
   await update_namespace(database, job.namespace_id, NamespaceForUpdate(lead=900.0))
   await server.plan_once()
   assert len(await planned(database, schedule)) in (15, 16)
-
-
-async def test_much_work_is_cut_into_statements_of_bounded_size(
-  database: Database, job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-  sizes = []
-
-  async def watch(executor: Database, plans: list[Plan]) -> dict[str, int]:
-    sizes.append(sum(len(plan.tasks) for plan in plans))
-    return await plan_tasks(executor, plans)
-
-  monkeypatch.setattr(generator, "plan_tasks", watch)
-  monkeypatch.setattr(generator, "TASKS_PER_STATEMENT", 100)
-  for number in range(5):
-    await make_schedule(database, job, name=f"s{number}", cron_expression="* * * * * *")
-  await make_generator(database).plan_once()
-  assert len(sizes) == 5
-  assert all(50 < size <= 100 for size in sizes)
 
 
 async def test_a_definition_that_no_longer_parses_stops_only_itself(
