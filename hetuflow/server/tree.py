@@ -23,6 +23,7 @@ from hetuflow.server.gateway.door import Doorkeeper
 from hetuflow.server.gateway.gateway import Gateway
 from hetuflow.server.gateway.presence import Presence
 from hetuflow.server.scheduling.bindings import Bindings
+from hetuflow.server.scheduling.broadcaster import Broadcaster
 from hetuflow.server.scheduling.canceller import Canceller
 from hetuflow.server.scheduling.generator import Generator
 from hetuflow.server.scheduling.janitor import Janitor
@@ -78,6 +79,11 @@ def build_tree(services: "Services") -> Group:
         inner=[s.leader],
       ),
       Child("generator", s.generator.run, doc="due schedules become tasks"),
+      Child(
+        "broadcaster",
+        s.broadcaster.run,
+        doc="a part for each matching agent; the end when all parts have ended",
+      ),
       Child("poller", s.poller.run, doc="claims for waiting agents"),
       Child("canceller", s.canceller.run, doc="requested cancels reach the agents"),
       Child("announcer", s.announcer.run, doc="server.json while all of it runs"),
@@ -123,6 +129,7 @@ class Services:
   elector: Elector
   leader: Supervisor
   generator: Generator
+  broadcaster: Broadcaster
   poller: Poller
   canceller: Canceller
   announcer: Announcer
@@ -157,6 +164,7 @@ class Services:
     to_poll, to_plan, to_cancel = Wakeup(), Wakeup(), Wakeup()
     to_beat, to_balance = Wakeup(), Wakeup()
     poller = Poller(database, sessions, interval=settings.poll_interval, wakeup=to_poll)
+    broadcaster = Broadcaster(database, bindings, Wakeup())
 
     def hear(payload: str | None) -> None:
       """Turn a notification into the wake-ups it is meant for."""
@@ -172,6 +180,7 @@ class Services:
         office.hint()
       if payload is None or payload == "routes" or payload.startswith("tasks:"):
         poller.hint(payload)
+      broadcaster.hint(payload)
 
     gateway = Gateway(
       listener,
@@ -230,6 +239,7 @@ class Services:
         interval=min(settings.horizon / 12, 5.0),
         wakeup=to_plan,
       ),
+      broadcaster=broadcaster,
       poller=poller,
       canceller=Canceller(database, sessions, to_cancel),
       announcer=Announcer(Path(settings.data_dir), server),
