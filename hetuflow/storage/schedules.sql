@@ -16,13 +16,13 @@ INSERT INTO sched_schedule (
   id, namespace_id, job_id, name, kind, enabled, timezone, cron_expression, run_at,
   interval_seconds, fixed_delay, replicas, event_name, event_filter, after, calendars,
   parameters, start_at, end_at, max_runs, jitter_seconds, dst,
-  cursor_at, next_plan_at, created_at, updated_at
+  cursor_at, next_plan_at, planned_from, created_at, updated_at
 )
 VALUES (
   $id, $namespace_id, $job_id, $name, $kind, $enabled, $timezone, $cron_expression,
   $run_at, $interval_seconds, $fixed_delay, $replicas, $event_name, $event_filter,
   $after, $calendars, $parameters, $start_at, $end_at, $max_runs,
-  $jitter_seconds, $dst, $cursor_at, $next_plan_at, $created_at, $created_at
+  $jitter_seconds, $dst, $cursor_at, $next_plan_at, $cursor_at, $created_at, $created_at
 )
 ON CONFLICT (job_id, name) DO NOTHING
 RETURNING id
@@ -117,21 +117,24 @@ WHERE id = $id OR job_id = $job_id
 DELETE FROM sched_schedule WHERE id = $id
 
 -- name: delete_future_tasks
--- Take back what is planned for later and nobody has taken.
+-- Take back what is planned for later and nobody has taken; a backfill was no run that
+-- had been counted.
 WITH gone AS (
   DELETE FROM sched_task
   WHERE completed_at = 'infinity' AND namespace_id = $namespace_id
-    AND schedule_id = ANY($ids::uuid[]) AND status IN ('pending', 'paused')
+    AND schedule_id = ANY($ids::uuid[]) AND status IN ('pending', 'paused', 'blocked')
     AND attempts = 0 AND planned_at > $now
-  RETURNING schedule_id
+  RETURNING schedule_id, cause
 )
-SELECT schedule_id, count(*) AS count FROM gone GROUP BY schedule_id
+SELECT schedule_id, count(*) FILTER (WHERE cause <> 'backfill') AS count
+FROM gone GROUP BY schedule_id
 
 -- name: move_cursors
 -- Begin to plan anew, from these times; plans made from older readings are refused. Tasks
 -- that are there to stay, or have ended before their time, are not planned again.
 UPDATE sched_schedule AS s
 SET cursor_at = m.cursor_at, next_plan_at = m.next_plan_at, revision = s.revision + 1,
+  planned_from = m.cursor_at,
   taken = ARRAY(
     SELECT t.planned_at FROM sched_task AS t
     WHERE t.namespace_id = $namespace_id AND t.schedule_id = s.id
