@@ -18,6 +18,7 @@ __all__ = [
   "get_agent",
   "get_health",
   "get_info",
+  "get_metrics",
   "get_namespace",
   "get_tree",
   "list_agents",
@@ -89,6 +90,11 @@ def get_health() -> Call[dict[str, Any]]:
 def get_info() -> Call[dict[str, Any]]:
   """Describe the reading of what the server is."""
   return get(dict, "system", "info")
+
+
+def get_metrics() -> Call[dict[str, Any]]:
+  """Describe the reading of what the server's loops have done."""
+  return get(dict, "system", "metrics")
 
 
 def get_tree() -> Call[dict[str, Any]]:

@@ -41,6 +41,11 @@ def _no_wake(kind: str, namespace_id: str) -> None:
   """Wake nobody: polling finds it."""
 
 
+def _no_figures() -> dict[str, Any]:
+  """Know of no loops."""
+  return {}
+
+
 @attrs.frozen(kw_only=True)
 class ApiServices:
   """What the API needs, handed in by the server's tree.
@@ -48,6 +53,7 @@ class ApiServices:
   Args:
     database: where everything is.
     gateway: the sessions of agents.
+    figures: returns what each loop has done, as plain JSON types.
     tree: returns the state of the supervision tree, as plain JSON types.
     server_id: of this server.
     version: of this program.
@@ -65,6 +71,7 @@ class ApiServices:
   server_id: ServerId
   version: str
   wake: Callable[[str, str], None] = _no_wake
+  figures: Callable[[], dict[str, Any]] = _no_figures
   max_body_size: int = 16 * MIB
   max_followers: int = 100
   cors_origins: tuple[str, ...] = ()

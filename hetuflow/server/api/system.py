@@ -100,6 +100,13 @@ async def get_info() -> Response:
   return answer(info)
 
 
+@blueprint.get("/metrics")
+@operation(dict[str, Any])
+async def get_metrics() -> Response:
+  """Read what the loops of this server have done since it started, loop by loop."""
+  return answer(services().figures())
+
+
 @blueprint.get("/tree")
 @operation(dict[str, Any])
 async def get_tree() -> Response:

@@ -260,6 +260,7 @@ async def test_the_system_tells_how_it_is(api: Api) -> None:
   assert info["version"] == "0.0.test"
   assert info["database"]["version"]
   assert (await api.get("system/tree")).body["state"] == "running"
+  assert (await api.get("system/metrics")).body == {}
   api.services.draining.set()
   draining = await api.get("system/health/ready", headers=nobody)
   assert (draining.status, draining.body["status"]) == (503, "draining")
