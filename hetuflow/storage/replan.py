@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import attrs
+import trio
 
 from hetuflow.errors import ScheduleError, Unavailable
 from hetuflow.protocol.model import Schedule, ScheduleForCreate
@@ -21,7 +22,7 @@ from hetuflow.storage.connect import Connection, Record
 from hetuflow.storage.planning import list_behind, plan_schedule, plan_tasks
 from hetuflow.storage.rows import from_row
 from hetuflow.storage.sql import load_queries
-from hetuflow.storage.timing import timing_of
+from hetuflow.storage.timing import Calendars, read_calendars, timing_of
 
 __all__ = ["first_cursor", "read_schedule", "replanned"]
 
@@ -34,18 +35,22 @@ CATCH_UP_TIMES = 20_000
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def read_schedule(record: Record) -> Schedule:
+def read_schedule(record: Record, calendars: Calendars) -> Schedule:
   """Build a schedule from its row, with its next run.
 
   That is the earliest task planned for later or, if earlier, the first fire behind what
   is planned; None when it is disabled, its job is, or no run is left.
+
+  Args:
+    record: of ``select_schedules`` or ``list_schedules``.
+    calendars: at least those it heeds.
   """
   schedule = from_row(Schedule, record, next_run_at=None)
   if not (record["enabled"] and record["job_enabled"]):
     return schedule
   try:
     planned = max(record["read_at"], record["cursor_at"])
-    runs = (record["planned_run_at"], _next_run(schedule, planned, gone=0))
+    runs = (record["planned_run_at"], _next_run(schedule, calendars, planned, gone=0))
   except ScheduleError:
     # Its zone is not known here, though it was where it was made: still to be read.
     return schedule
@@ -99,9 +104,13 @@ async def _catch_up(connection: Connection, ids: Sequence[UUID], now: datetime) 
   """Plan up to now by the definitions that are about to change."""
   left = CATCH_UP_TIMES
   plans = []
-  for row in await list_behind(connection, ids, now):
+  rows = await list_behind(connection, ids, now)
+  calendars = await read_calendars(connection, rows)
+  for row in rows:
+    # Many schedules must not hold up the rest of the server.
+    await trio.lowlevel.checkpoint()
     try:
-      timing = timing_of(from_row(Schedule, row, next_run_at=None))
+      timing = timing_of(from_row(Schedule, row, next_run_at=None), calendars)
     except ScheduleError:
       # One that can no longer be understood has no times that could be missed.
       continue
@@ -127,14 +136,18 @@ async def _begin_anew(
   records = await connection.fetch(_sql.delete_future_tasks, **scope, now=now)
   gone = {record["schedule_id"]: record["count"] for record in records}
   records = await connection.fetch(_sql.select_schedules, ids=scope["ids"])
+  calendars = await read_calendars(connection, records)
   cursors, following = [], []
   for record in records:
+    await trio.lowlevel.checkpoint()
     schedule = from_row(Schedule, record, next_run_at=None)
     cursor = min(now, first_cursor(schedule, now)) if new_run_at else now
     active = record["enabled"] and record["job_enabled"]
     left = gone.get(schedule.id, 0)
     cursors.append(cursor)
-    following.append(_next_run(schedule, cursor, gone=left) if active else None)
+    following.append(
+      _next_run(schedule, calendars, cursor, gone=left) if active else None
+    )
   await connection.fetch(
     _sql.move_cursors,
     namespace_id=namespace_id,
@@ -146,9 +159,11 @@ async def _begin_anew(
   await connection.fetch(_sql.notify_schedules)
 
 
-def _next_run(schedule: Schedule, after: datetime, *, gone: int) -> datetime | None:
+def _next_run(
+  schedule: Schedule, calendars: Calendars, after: datetime, *, gone: int
+) -> datetime | None:
   """Find the next planned time after a moment, if a run is left."""
-  timing: Timing = timing_of(schedule)
+  timing: Timing = timing_of(schedule, calendars)
   if schedule.max_runs is not None and schedule.run_count - gone >= schedule.max_runs:
     return None
   return next_fire(timing, after=after)

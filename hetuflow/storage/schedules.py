@@ -1,6 +1,6 @@
 """Schedules: create, get, query, update, delete, enable, disable."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, cast
@@ -13,10 +13,12 @@ from hetuflow.protocol.model import (
   UNSET,
   JobId,
   Schedule,
+  ScheduleCalendar,
   ScheduleFilter,
   ScheduleForCreate,
   ScheduleForUpdate,
   ScheduleId,
+  UnsetType,
   new_id,
 )
 from hetuflow.protocol.states import JobStatus
@@ -25,7 +27,13 @@ from hetuflow.storage.connect import Connection, Record
 from hetuflow.storage.replan import first_cursor, read_schedule, replanned
 from hetuflow.storage.rows import Executor, changes, criteria, found, repeated
 from hetuflow.storage.sql import load_queries
-from hetuflow.storage.timing import timing_for, timing_of
+from hetuflow.storage.timing import (
+  find_calendars,
+  hold_calendars,
+  read_calendars,
+  timing_for,
+  timing_of,
+)
 
 __all__ = [
   "add_schedule",
@@ -77,12 +85,16 @@ async def add_schedule(
   """
   id = ScheduleId(new_id())
   now: datetime = await connection.fetchval(_sql.read_clock)
-  timing = timing_for(wish, id=id, created_at=now)
+  namespace_id = job["namespace_id"]
+  calendars = await hold_calendars(connection, namespace_id, wish.calendars)
+  timing = timing_for(
+    wish, id=id, namespace_id=namespace_id, created_at=now, calendars=calendars
+  )
   cursor = first_cursor(wish, now)
   active = wish.enabled and job["status"] == JobStatus.ENABLED
   values = criteria(wish) | {
     "id": id,
-    "namespace_id": job["namespace_id"],
+    "namespace_id": namespace_id,
     "job_id": job["id"],
     "name": wish.name or f"{wish.kind}-{id.hex[-8:]}",
     "cursor_at": cursor,
@@ -102,7 +114,8 @@ async def get_schedule(database: Executor, id: UUID) -> Schedule:
     NotFound: there is no such schedule.
   """
   record = await database.fetchrow(_sql.select_schedules, ids=[id])
-  return read_schedule(found(record, "schedule", id))
+  record = found(record, "schedule", id)
+  return read_schedule(record, await read_calendars(database, [record]))
 
 
 async def query_schedules(
@@ -123,7 +136,8 @@ async def query_schedules(
   records = await database.fetch(
     _sql.list_schedules, **criteria(filter), limit=limit, cursor=cursor
   )
-  return [read_schedule(record) for record in records]
+  calendars = await read_calendars(database, records)
+  return [read_schedule(record, calendars) for record in records]
 
 
 @repeated
@@ -140,10 +154,11 @@ async def update_schedule(
   """
   if update.name == "":
     raise ProtocolError([("$.name", "expected a name")])
-  async with _locked(database, id) as (connection, job):
+  uses = () if isinstance(update.calendars, UnsetType) else update.calendars
+  async with _locked(database, id, uses) as (connection, job):
     before = await get_schedule(connection, id)
     values = changes(_complete(before, update))
-    timing_of(attrs.evolve(before, **_given(values)))
+    await _check(connection, attrs.evolve(before, **_given(values)))
     new_run_at = update.run_at is not UNSET and update.run_at != before.run_at
     async with replanned(connection, job["namespace_id"], [id], new_run_at=new_run_at):
       try:
@@ -153,6 +168,14 @@ async def update_schedule(
           raise _taken(str(update.name), job["name"]) from error
         raise
     return await get_schedule(connection, id)
+
+
+async def _check(connection: Connection, schedule: Schedule) -> None:
+  """Raise ScheduleError unless a schedule could be as it is wanted."""
+  timing_of(
+    schedule,
+    await find_calendars(connection, schedule.namespace_id, schedule.calendars),
+  )
 
 
 @repeated
@@ -210,15 +233,17 @@ async def switch_schedules_off(connection: Connection, job_id: UUID) -> None:
 
 @asynccontextmanager
 async def _locked(
-  database: Executor, id: UUID
+  database: Executor, id: UUID, calendars: Sequence[ScheduleCalendar] = ()
 ) -> AsyncIterator[tuple[Connection, Record]]:
-  """Open a transaction that holds a schedule, and its job before it.
+  """Open a transaction that holds a schedule, and before it its job and some calendars.
 
-  The job comes first everywhere, so that no two editors wait for each other.
+  Those come first everywhere, so that no two editors wait for each other.
   """
   job_id = await database.fetchval(_sql.find_job, id=id)
   async with database.transaction() as connection:
     job = await connection.fetchrow(_sql.share_job, id=job_id)
+    if job is not None:
+      await hold_calendars(connection, job["namespace_id"], calendars)
     held = await connection.fetchrow(_sql.lock_schedules, id=id, job_id=None)
     found(held, "schedule", id)
     yield connection, found(job, "job", job_id)

@@ -9,6 +9,7 @@ import attrs
 from hetuflow.protocol.messages import envelope, files, session, work
 from hetuflow.protocol.model import (
   agent,
+  calendar,
   config,
   job,
   namespace,
@@ -18,7 +19,7 @@ from hetuflow.protocol.model import (
 )
 
 MODULES = (
-  *(agent, config, job, namespace, schedule, statistics, task),
+  *(agent, calendar, config, job, namespace, schedule, statistics, task),
   *(envelope, files, session, work),
 )
 

@@ -12,6 +12,14 @@ from hetuflow.protocol.model.agent import (
   ServerForCreate,
   ServerForUpdate,
 )
+from hetuflow.protocol.model.calendar import (
+  Calendar,
+  CalendarDays,
+  CalendarFilter,
+  CalendarForCreate,
+  CalendarForUpdate,
+  CalendarVersion,
+)
 from hetuflow.protocol.model.config import (
   ENVIRONMENT_NAME,
   SLUG,
@@ -22,6 +30,7 @@ from hetuflow.protocol.model.config import (
 from hetuflow.protocol.model.ids import (
   UNSET,
   AgentId,
+  CalendarId,
   InstanceId,
   Instant,
   JobId,
@@ -86,7 +95,14 @@ __all__ = [
   "AgentForUpdate",
   "AgentId",
   "AgentMetrics",
+  "Calendar",
+  "CalendarDays",
+  "CalendarFilter",
+  "CalendarForCreate",
+  "CalendarForUpdate",
+  "CalendarId",
   "CalendarMode",
+  "CalendarVersion",
   "Dst",
   "DstFold",
   "DstGap",

@@ -16,6 +16,7 @@ __all__ = [
   "DEFAULT_NAMESPACE",
   "UNSET",
   "AgentId",
+  "CalendarId",
   "InstanceId",
   "Instant",
   "JobId",
@@ -37,6 +38,7 @@ ScheduleId = NewType("ScheduleId", UUID)
 TaskId = NewType("TaskId", UUID)
 InstanceId = NewType("InstanceId", UUID)
 AgentId = NewType("AgentId", UUID)
+CalendarId = NewType("CalendarId", UUID)
 ServerId = NewType("ServerId", UUID)
 
 Instant = Annotated[datetime, Meta(tz=True)]

@@ -1,9 +1,11 @@
 """``/schedules``."""
 
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 import attrs
+import trio
 from quart import Blueprint, Response
 
 from hetuflow.protocol.model import (
@@ -27,7 +29,7 @@ from hetuflow.server.api.once import create_once
 from hetuflow.server.api.operation import operation
 from hetuflow.server.api.services import services
 from hetuflow.storage import schedules
-from hetuflow.storage.timing import timing_for
+from hetuflow.storage.timing import find_calendars, timing_for
 
 __all__ = ["blueprint"]
 
@@ -68,8 +70,20 @@ async def preview_schedule() -> Response:
   """Tell when a timing would fire, from ``start_at`` or now on; nothing is stored."""
   wish = await read_body(ScheduleForPreview)
   now = datetime.now(UTC)
-  timing = timing_for(wish, id=None, created_at=now)
-  times = preview(timing, start=wish.start_at or now, count=wish.count)
+  calendars = await find_calendars(
+    services().database, wish.namespace_id, wish.calendars
+  )
+  timing = timing_for(
+    wish,
+    id=None,
+    namespace_id=wish.namespace_id,
+    created_at=now,
+    calendars=calendars,
+  )
+  # Calendars may leave nothing for years: a thread searches while others are served.
+  times = await trio.to_thread.run_sync(
+    partial(preview, timing, start=wish.start_at or now, count=wish.count)
+  )
   return answer(Preview(fire_times=times))
 
 

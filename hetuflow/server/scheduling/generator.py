@@ -30,7 +30,7 @@ from hetuflow.storage.planning import (
   plan_tasks,
 )
 from hetuflow.storage.rows import from_row
-from hetuflow.storage.timing import timing_of
+from hetuflow.storage.timing import Calendars, read_calendars, timing_of
 
 __all__ = ["Generator"]
 
@@ -94,11 +94,18 @@ class Generator:
     )
     if not rows:
       return False
+    # Read after the schedules: what has changed since has raised their revision too.
+    calendars = await read_calendars(
+      self._database, (row for row in rows if _key(row) not in self._timings)
+    )
     plans = []
     for row in rows:
-      plans.append(self._plan(row))
+      plans.append(self._plan(row, calendars))
       # A long backlog of many schedules must not hold up the rest of the server.
       await trio.lowlevel.checkpoint()
+    # Not before: a schedule of this pass whose calendars were not read needs its timing.
+    while len(self._timings) > CACHED_TIMINGS:
+      self._timings.popitem(last=False)
     for part in _parts(plans):
       made = await plan_tasks(self._database, part)
       self.planned += sum(made.values())
@@ -120,25 +127,28 @@ class Generator:
       _log.warning("schedules_drawn_back", schedules=len(drawn))
     return total
 
-  def _plan(self, row: Record) -> Plan:
+  def _plan(self, row: Record, calendars: Calendars) -> Plan:
     """Plan one schedule; one that can no longer be understood plans nothing more."""
     try:
-      timing = self._timing(row)
+      timing = self._timing(row, calendars)
     except ScheduleError as error:
       _log.error("schedule_unusable", schedule=str(row["id"]), error=str(error))
       return _nothing(row)
     return plan_schedule(row, timing, limit=TIMES_PER_SCHEDULE)
 
-  def _timing(self, row: Record) -> Timing:
+  def _timing(self, row: Record, calendars: Calendars) -> Timing:
     """Return the parsed definition of a schedule as it stands in this revision."""
-    key = (row["id"], row["revision"])
+    key = _key(row)
     timing = self._timings.get(key)
     if timing is None:
-      timing = timing_of(from_row(Schedule, row, next_run_at=None))
+      timing = timing_of(from_row(Schedule, row, next_run_at=None), calendars)
       self._timings[key] = timing
-      if len(self._timings) > CACHED_TIMINGS:
-        self._timings.popitem(last=False)
     return timing
+
+
+def _key(row: Record) -> tuple[UUID, int]:
+  """Name a schedule's definition: it and its calendars change with the revision."""
+  return row["id"], row["revision"]
 
 
 def _parts(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
