@@ -28,6 +28,7 @@ COMMANDS = {
   "run": ("run:run", "Run a job now or at a time."),
   "exec": ("execute:execute", "Run a command once on some agent."),
   "tasks": ("tasks:tasks", "Look after tasks: planned occurrences of jobs."),
+  "explain": ("explain:explain", "Say why a task is not running, or ran as it did."),
   "logs": ("logs:logs", "Print what a task instance printed."),
   "agents": ("agents:agents", "Look at agents: who runs tasks."),
   "namespaces": ("namespaces:namespaces", "Look after namespaces."),

@@ -11,6 +11,7 @@ from hetuflow.protocol.model import (
   agent,
   calendar,
   config,
+  explain,
   job,
   namespace,
   schedule,
@@ -19,7 +20,7 @@ from hetuflow.protocol.model import (
 )
 
 MODULES = (
-  *(agent, calendar, config, job, namespace, schedule, statistics, task),
+  *(agent, calendar, config, explain, job, namespace, schedule, statistics, task),
   *(envelope, files, session, work),
 )
 

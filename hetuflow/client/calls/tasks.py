@@ -9,6 +9,7 @@ import attrs
 from hetuflow.client.call import Call, Page, get, listing, patch, post
 from hetuflow.client.logs import log_page
 from hetuflow.protocol.model import (
+  Explanation,
   Task,
   TaskForCreate,
   TaskForUpdate,
@@ -20,6 +21,7 @@ __all__ = [
   "cancel_task",
   "create_task",
   "create_tasks",
+  "explain_task",
   "get_instance",
   "get_task",
   "kill_instance",
@@ -60,6 +62,11 @@ def list_tasks(
 def get_task(task_id: UUID) -> Call[Task]:
   """Describe the reading of one task."""
   return get(Task, "tasks", task_id)
+
+
+def explain_task(task_id: UUID) -> Call[Explanation]:
+  """Describe the question why a task is as it is."""
+  return get(Explanation, "tasks", task_id, "explain")
 
 
 def create_task(task: TaskForCreate | dict[str, Any]) -> Call[Task]:

@@ -27,6 +27,7 @@ from hetuflow.protocol.model.config import (
   RateLimit,
   TaskConfig,
 )
+from hetuflow.protocol.model.explain import Explanation, Reason, ReasonCode
 from hetuflow.protocol.model.ids import (
   UNSET,
   AgentId,
@@ -106,6 +107,7 @@ __all__ = [
   "Dst",
   "DstFold",
   "DstGap",
+  "Explanation",
   "FollowedEnd",
   "InstanceId",
   "Instant",
@@ -125,6 +127,8 @@ __all__ = [
   "NamespaceForUpdate",
   "NamespaceId",
   "RateLimit",
+  "Reason",
+  "ReasonCode",
   "Schedule",
   "ScheduleCalendar",
   "ScheduleFilter",

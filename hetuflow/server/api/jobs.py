@@ -100,7 +100,7 @@ async def list_versions(job_id: UUID) -> Response:
 
 @blueprint.get("/<uuid:job_id>/stats")
 @operation(JobStatistics)
-async def get_statistics(job_id: UUID) -> Response:
+async def get_job_statistics(job_id: UUID) -> Response:
   """Read how the last 1,000 tasks of a job fared."""
   database = services().database
   job = await jobs.get_job(database, job_id)

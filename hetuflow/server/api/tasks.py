@@ -15,6 +15,7 @@ from hetuflow.protocol.model import (
   TaskForUpdate,
   TaskId,
 )
+from hetuflow.server.api import explain
 from hetuflow.server.api.exchange import answer, created, page, read_body, read_query
 from hetuflow.server.api.once import create_once
 from hetuflow.server.api.operation import operation
@@ -25,6 +26,7 @@ from hetuflow.storage.rows import Executor
 __all__ = ["blueprint", "create_task", "revive"]
 
 blueprint = Blueprint("tasks", __name__)
+blueprint.get("/<uuid:task_id>/explain")(explain.explain_one)
 
 _ITEM = "$.items[0]"
 
