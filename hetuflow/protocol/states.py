@@ -155,9 +155,15 @@ class TaskInstanceStatus(StrEnum):
 class TaskEvent(StrEnum):
   """What can happen to a task.
 
-  ``find`` is that its lost attempt is found again, before it has started.
+  ``block`` is for tasks with a limit what ``resume`` and ``revive`` are for others, and
+  what becomes of waiting ones that get a limit; ``unblock`` gives one its place.
+  ``expire`` is the end of its ``total_timeout``; ``find`` is that its lost attempt is found
+  again, before it has started.
   """
 
+  BLOCK = "block"
+  UNBLOCK = "unblock"
+  SKIP = "skip"
   CLAIM = "claim"
   FIND = "find"
   START = "start"
@@ -167,6 +173,7 @@ class TaskEvent(StrEnum):
   RELEASE = "release"
   CANCEL = "cancel"
   MISS = "miss"
+  EXPIRE = "expire"
   PAUSE = "pause"
   RESUME = "resume"
   REVIVE = "revive"
@@ -208,9 +215,13 @@ _UNCLAIMED = (_T.PENDING, _T.WAITING_RETRY)
 _CLAIMED = (_T.DISPATCHED, _T.RUNNING)
 _HEARD = (*_CLAIMED, _T.WAITING_RETRY)
 """While it waits after a loss, its lost attempt is still heard."""
+_REVIVABLE = (_T.SUCCEEDED, _T.FAILED, _T.CANCELLED, _T.SKIPPED, _T.MISSED)
 
 TASK_TRANSITIONS: Mapping[tuple[TaskStatus, TaskEvent], TaskStatus] = _table(
   {
+    TaskEvent.BLOCK: ((_T.PENDING, _T.PAUSED, *_REVIVABLE), _T.BLOCKED),
+    TaskEvent.UNBLOCK: ((_T.BLOCKED,), _T.PENDING),
+    TaskEvent.SKIP: ((_T.BLOCKED,), _T.SKIPPED),
     TaskEvent.CLAIM: (_UNCLAIMED, _T.DISPATCHED),
     TaskEvent.FIND: ((_T.WAITING_RETRY,), _T.DISPATCHED),
     TaskEvent.START: ((_T.DISPATCHED, _T.WAITING_RETRY), _T.RUNNING),
@@ -222,13 +233,14 @@ TASK_TRANSITIONS: Mapping[tuple[TaskStatus, TaskEvent], TaskStatus] = _table(
       (_T.BLOCKED, _T.PAUSED, *_UNCLAIMED, *_CLAIMED),
       _T.CANCELLED,
     ),
-    TaskEvent.MISS: (_HEARD, _T.MISSED),
-    TaskEvent.PAUSE: (_UNCLAIMED, _T.PAUSED),
-    TaskEvent.RESUME: ((_T.PAUSED,), _T.PENDING),
-    TaskEvent.REVIVE: (
-      (_T.SUCCEEDED, _T.FAILED, _T.CANCELLED, _T.SKIPPED, _T.MISSED),
-      _T.PENDING,
+    TaskEvent.MISS: ((_T.BLOCKED, *_UNCLAIMED, *_CLAIMED), _T.MISSED),
+    TaskEvent.EXPIRE: (
+      (_T.BLOCKED, _T.PAUSED, *_UNCLAIMED, *_CLAIMED),
+      _T.FAILED,
     ),
+    TaskEvent.PAUSE: ((_T.BLOCKED, *_UNCLAIMED), _T.PAUSED),
+    TaskEvent.RESUME: ((_T.PAUSED,), _T.PENDING),
+    TaskEvent.REVIVE: (_REVIVABLE, _T.PENDING),
   }
 )
 """(status, event) -> status for tasks; what is not listed is refused."""

@@ -15,14 +15,13 @@ Only who is asked is fixed in the lane: how many places it has is what the job s
 """
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from hetuflow.protocol.model import JsonObject
 from hetuflow.protocol.states import OverlapPolicy
-from hetuflow.protocol.templates import fill
+from hetuflow.protocol.templates import MissingParameter, fill
 
-__all__ = ["NAMESPACE_LANE", "lane_of", "reason_of"]
+__all__ = ["NAMESPACE_LANE", "Columns", "key_problem", "lane_of", "reason_of"]
 
 NAMESPACE_LANE = "namespace"
 KEY_LENGTH = 500
@@ -32,8 +31,16 @@ _KEY = "key:"
 _JOB = "job:"
 
 
+class Columns(Protocol):
+  """Some columns of a row: a record of the database, or a mapping."""
+
+  def __getitem__(self, name: str, /) -> Any:
+    """Return the value of a column."""
+    ...
+
+
 def lane_of(
-  job: Mapping[str, Any], max_running: int | None, parameters: JsonObject
+  job: Columns, max_running: int | None, parameters: JsonObject
 ) -> str | None:
   """Say which lane a new task belongs to; None if no limit concerns it.
 
@@ -54,6 +61,22 @@ def lane_of(
   ):
     return f"{_JOB}{job['id']}"
   return None if max_running is None else NAMESPACE_LANE
+
+
+def key_problem(job: Columns, parameters: JsonObject) -> str | None:
+  """Say why a job's ``concurrency_key`` has no value for some parameters, if so.
+
+  Whoever asks for such a task is told, as an agent refuses to start it.
+
+  Args:
+    job: columns of ``sched_job``: concurrency_key.
+    parameters: those of the task.
+  """
+  try:
+    fill(job["concurrency_key"] or "", parameters)
+  except MissingParameter as error:
+    return f"expected {error.name!r}, which the job's concurrency_key needs"
+  return None
 
 
 def reason_of(lane: str) -> str:

@@ -1,6 +1,6 @@
 """Tasks: made, read and, until an agent has them, changed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,8 +14,9 @@ from hetuflow.protocol.model import (
   UnsetType,
   new_id,
 )
-from hetuflow.protocol.states import TASK_FINAL
-from hetuflow.storage.connect import Connection, Database
+from hetuflow.protocol.states import TASK_FINAL, TaskStatus
+from hetuflow.storage.connect import Connection, Database, Record
+from hetuflow.storage.lanes import key_problem, lane_of, reason_of
 from hetuflow.storage.rows import criteria, fetch_page, found, from_row
 from hetuflow.storage.sql import load_queries
 
@@ -41,25 +42,54 @@ async def create_tasks(
     Conflict: a job is disabled.
   """
   async with database.transaction() as connection:
-    namespaces = await _share_jobs(connection, items)
+    jobs = await _share_jobs(connection, items)
+    lanes = _find_lanes(items, jobs)
+    namespaces = {job_id: job["namespace_id"] for job_id, job in jobs.items()}
     ids, fresh = await _take_keys(connection, items, namespaces)
-    made = [(task_id, item) for task_id, item in zip(ids, items, strict=True)]
-    made = [pair for position, pair in enumerate(made) if position in fresh]
+    made = [
+      each
+      for position, each in enumerate(zip(ids, items, lanes, strict=True))
+      if position in fresh
+    ]
     await connection.fetch(
       _sql.insert_tasks,
-      ids=[task_id for task_id, _ in made],
-      job_ids=[item.job_id for _, item in made],
-      times=[item.scheduled_at for _, item in made],
-      priorities=[item.priority for _, item in made],
-      parameters=[item.parameters for _, item in made],
+      ids=[task_id for task_id, _, _ in made],
+      job_ids=[item.job_id for _, item, _ in made],
+      times=[item.scheduled_at for _, item, _ in made],
+      priorities=[item.priority for _, item, _ in made],
+      parameters=[item.parameters for _, item, _ in made],
+      lanes=[lane for _, _, lane in made],
+      reasons=[None if lane is None else reason_of(lane) for _, _, lane in made],
     )
   return ids
 
 
+def _find_lanes(
+  items: Sequence[TaskForCreate], jobs: Mapping[UUID, Record]
+) -> list[str | None]:
+  """Say for each item whose limit it waits for.
+
+  Raises:
+    ProtocolError: it lacks a parameter that its job's concurrency_key needs.
+  """
+  missing = [
+    (f"$.items[{position}].parameters", problem)
+    for position, item in enumerate(items)
+    if (problem := key_problem(jobs[item.job_id], item.parameters)) is not None
+  ]
+  if missing:
+    raise ProtocolError(missing)
+  return [
+    lane_of(job, job["max_running"], item.parameters)
+    for item in items
+    for job in [jobs[item.job_id]]
+  ]
+
+
 async def _share_jobs(
   connection: Connection, items: Sequence[TaskForCreate]
-) -> dict[UUID, str]:
-  """Lock the jobs of the items against change and map them to their namespaces."""
+) -> dict[UUID, Record]:
+  """Lock the jobs of the items against change and read what limits them."""
   rows = await connection.fetch(
     _sql.share_jobs, ids=sorted({item.job_id for item in items})
   )
@@ -74,7 +104,7 @@ async def _share_jobs(
   for row in rows:
     if row["status"] != "enabled":
       raise Conflict(f"the job {row['id']} is {row['status']}")
-  return {job_id: row["namespace_id"] for job_id, row in jobs.items()}
+  return jobs
 
 
 async def _take_keys(
@@ -151,24 +181,49 @@ async def query_tasks(
 async def update_task(
   database: Database, task_id: TaskId, change: TaskForUpdate
 ) -> Task:
-  """Change a task that no agent has yet.
+  """Change a task that no agent has yet; if it has a limit it is judged anew.
 
   Raises:
     NotFound: there is no such task.
-    Conflict: an agent has it, or it has ended.
+    ProtocolError: it lacks a parameter that its job's concurrency_key needs.
+    Conflict: an agent has it, it has ended, or it is to be retried in the place of another
+      concurrency_key.
   """
-  changed = await database.fetchrow(
-    _sql.update_task,
-    id=task_id,
-    set_parameters=not isinstance(change.parameters, UnsetType),
-    parameters=_given(change.parameters),
-    priority=_given(change.priority),
-    scheduled_at=_given(change.scheduled_at),
-  )
-  task = await get_task(database, task_id)
+  async with database.transaction() as connection:
+    row = await connection.fetchrow(_sql.lock_task, id=task_id)
+    lane = None if row is None else _new_lane(row, change)
+    changed = await connection.fetchrow(
+      _sql.update_task,
+      id=task_id,
+      set_parameters=not isinstance(change.parameters, UnsetType),
+      parameters=_given(change.parameters),
+      priority=_given(change.priority),
+      scheduled_at=_given(change.scheduled_at),
+      lane=lane,
+      blocked=None if lane is None else reason_of(lane),
+    )
+    task = await get_task(connection, task_id)
   if changed is None:
     raise Conflict(f"a task that is {task.status} cannot be changed")
   return task
+
+
+def _new_lane(row: Record, change: TaskForUpdate) -> str | None:
+  """Say whose limit a task waits for after a change.
+
+  Raises:
+    ProtocolError: it lacks a parameter that its job's concurrency_key needs.
+    Conflict: it has a place elsewhere.
+  """
+  lane: str | None = row["lane"]
+  if isinstance(change.parameters, UnsetType) or row["concurrency_key"] is None:
+    return lane
+  if problem := key_problem(row, change.parameters):
+    raise ProtocolError([("$.parameters", problem)])
+  new = lane_of(row, row["max_running"], change.parameters)
+  if row["status"] == TaskStatus.WAITING_RETRY and new != lane:
+    raise Conflict("a task that is to be retried keeps its concurrency_key")
+  return new
 
 
 def _given(value: Any) -> Any:

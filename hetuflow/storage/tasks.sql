@@ -1,9 +1,13 @@
 -- name: share_jobs
--- The jobs that tasks are made of, kept as they are until the transaction ends.
-SELECT id, namespace_id, status FROM sched_job
-WHERE id = ANY($ids::uuid[]) AND status <> 'deleted'
-ORDER BY id
-FOR SHARE
+-- The jobs that tasks are made of, with their limits, kept as they are until the
+-- transaction ends.
+SELECT j.id, j.namespace_id, j.status, j.overlap, j.max_concurrent, j.concurrency_key,
+  j.rate_count, n.max_running
+FROM sched_job AS j
+JOIN sched_namespace AS n ON n.id = j.namespace_id
+WHERE j.id = ANY($ids::uuid[]) AND j.status <> 'deleted'
+ORDER BY j.id
+FOR SHARE OF j
 
 -- name: insert_task_keys
 -- Take idempotency keys, or learn which task has them already.
@@ -21,25 +25,34 @@ SET answer = CASE WHEN known.expires_at < now()
 RETURNING known.namespace_id, known.key, known.answer #>> '{}' AS task_id
 
 -- name: insert_tasks
--- Make tasks of jobs, due at their time or now, and hint once per namespace.
+-- Make tasks of jobs, due at their time or now, and hint once per namespace. Those with a
+-- lane are blocked, for the reason given, until the limiter gives them a place.
 WITH made AS (
   INSERT INTO sched_task (
     id, namespace_id, job_id, job_version, route_id, planned_at, scheduled_at, due_at,
-    rank_at, priority, parameters, max_retries
+    rank_at, priority, parameters, max_retries, lane, status, reason, start_by, end_by
   )
   SELECT t.id, j.namespace_id, j.id, j.version, j.route_id, at.at, at.at, at.at,
     at.at - COALESCE(t.priority, j.priority) * interval '1 minute',
-    COALESCE(t.priority, j.priority), t.parameters, j.max_retries
+    COALESCE(t.priority, j.priority), t.parameters, j.max_retries, t.lane,
+    CASE WHEN t.lane IS NULL THEN 'pending' ELSE 'blocked' END::task_status, t.reason,
+    at.at + make_interval(secs => j.start_deadline),
+    at.at + make_interval(secs => j.total_timeout)
   FROM unnest(
     $ids::uuid[], $job_ids::uuid[], $times::timestamptz[], $priorities::smallint[],
-    $parameters::jsonb[]
-  ) AS t (id, job_id, at, priority, parameters)
+    $parameters::jsonb[], $lanes::text[], $reasons::text[]
+  ) AS t (id, job_id, at, priority, parameters, lane, reason)
   JOIN sched_job AS j ON j.id = t.job_id AND j.status = 'enabled'
   CROSS JOIN LATERAL (SELECT COALESCE(t.at, now()) AS at) AS at
-  RETURNING namespace_id
+  RETURNING namespace_id, lane IS NULL AS free,
+    lane IS NOT NULL OR num_nonnulls(start_by, end_by) > 0 AS judged
 )
-SELECT pg_notify('hetuflow', 'tasks:' || namespace_id), count(*)
-FROM made GROUP BY namespace_id
+SELECT pg_notify('hetuflow', kind.name || made.namespace_id), count(*)
+FROM made
+CROSS JOIN LATERAL (VALUES ('tasks:', made.free), ('limits:', made.judged))
+  AS kind (name, meant)
+WHERE kind.meant
+GROUP BY made.namespace_id, kind.name
 
 -- name: get_task
 -- One task.
@@ -67,18 +80,36 @@ WHERE ($cursor::uuid IS NULL OR id < $cursor)
 ORDER BY id DESC
 LIMIT $limit
 
+-- name: lock_task
+-- One task that is to be changed, and the limits of its job and namespace.
+SELECT t.status, t.lane, t.parameters, j.id, j.overlap, j.max_concurrent,
+  j.concurrency_key, j.rate_count, n.max_running
+FROM sched_task AS t
+JOIN sched_job AS j ON j.id = t.job_id
+JOIN sched_namespace AS n ON n.id = t.namespace_id
+WHERE t.id = $id AND t.completed_at = 'infinity'
+FOR UPDATE OF t
+
 -- name: update_task
--- Change a task that no agent has yet. What is kept is read from the row itself: it may
--- have been waited for, and be another one by then.
-UPDATE sched_task
+-- Change a task that no agent has yet. What has a lane is judged anew, whether it had a
+-- place or not; a retry keeps its place. Deadlines move with the time.
+UPDATE sched_task AS t
 SET parameters = CASE WHEN $set_parameters::boolean
-    THEN $parameters::jsonb ELSE parameters END,
-  priority = COALESCE($priority::smallint, priority),
-  scheduled_at = COALESCE($scheduled_at::timestamptz, scheduled_at),
-  due_at = COALESCE($scheduled_at, due_at),
-  rank_at = COALESCE($scheduled_at, due_at)
-    - COALESCE($priority, priority) * interval '1 minute',
+    THEN $parameters::jsonb ELSE t.parameters END,
+  priority = COALESCE($priority::smallint, t.priority),
+  scheduled_at = COALESCE($scheduled_at::timestamptz, t.scheduled_at),
+  due_at = COALESCE($scheduled_at, t.due_at),
+  rank_at = COALESCE($scheduled_at, t.due_at)
+    - COALESCE($priority, t.priority) * interval '1 minute',
+  lane = $lane::text,
+  status = CASE WHEN t.status = 'pending' AND $lane IS NOT NULL THEN 'blocked'
+    ELSE t.status END,
+  reason = CASE WHEN t.status IN ('pending', 'blocked') AND $lane IS NOT NULL
+    THEN $blocked::text ELSE t.reason END,
+  start_by = t.start_by + COALESCE($scheduled_at - t.scheduled_at, interval '0'),
+  end_by = t.end_by + COALESCE($scheduled_at - t.scheduled_at, interval '0'),
   updated_at = now()
-WHERE id = $id AND completed_at = 'infinity'
-  AND status IN ('blocked', 'paused', 'pending', 'waiting_retry')
-RETURNING id, pg_notify('hetuflow', 'tasks:' || namespace_id)
+WHERE t.id = $id AND t.completed_at = 'infinity'
+  AND t.status IN ('blocked', 'paused', 'pending', 'waiting_retry')
+RETURNING t.id, pg_notify('hetuflow',
+  CASE WHEN t.lane IS NULL THEN 'tasks:' ELSE 'limits:' END || t.namespace_id)

@@ -7,6 +7,7 @@ current attempt.
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import attrs
@@ -16,6 +17,7 @@ from hetuflow.protocol.messages import AckOutcome, TaskInstanceUpdate
 from hetuflow.protocol.model import NamespaceId, Task, TaskId
 from hetuflow.protocol.states import TaskStatus
 from hetuflow.storage.connect import Connection, Database, Record
+from hetuflow.storage.lanes import reason_of
 from hetuflow.storage.sql import Query, load_queries
 from hetuflow.storage.tasks import get_task
 
@@ -196,7 +198,7 @@ async def request_cancel(database: Database, task_id: TaskId) -> Task:
 
 
 async def pause_task(database: Database, task_id: TaskId) -> Task:
-  """Keep a waiting task from being claimed.
+  """Keep a waiting task from being claimed; a place that it had is free.
 
   Raises:
     NotFound: there is no such task.
@@ -206,30 +208,38 @@ async def pause_task(database: Database, task_id: TaskId) -> Task:
 
 
 async def resume_task(database: Database, task_id: TaskId) -> Task:
-  """Let a paused task be claimed again.
+  """Let a paused task be claimed again, once it has its place if it has a limit.
 
   Raises:
     NotFound: there is no such task.
     Conflict: it is not paused.
   """
-  return await _move(database, _sql.resume_task, task_id, "resumed")
+  blocked = await _blocked_by(database, task_id)
+  return await _move(database, _sql.resume_task, task_id, "resumed", blocked=blocked)
 
 
 async def revive_task(database: Database, task_id: TaskId) -> Task:
-  """Give a finished task one more attempt, due now.
+  """Give a finished task one more attempt, due now, and judged anew by its limits.
 
   Raises:
     NotFound: there is no such task.
     Conflict: it has not ended.
   """
-  return await _move(database, _sql.revive_task, task_id, "retried")
+  blocked = await _blocked_by(database, task_id)
+  return await _move(database, _sql.revive_task, task_id, "retried", blocked=blocked)
+
+
+async def _blocked_by(database: Database, task_id: TaskId) -> str | None:
+  """Say what a task will wait for; None if no limit concerns it."""
+  lane = await database.fetchval(_sql.get_lane, id=task_id)
+  return None if lane is None else reason_of(lane)
 
 
 async def _move(
-  database: Database, query: Query, task_id: TaskId, participle: str
+  database: Database, query: Query, task_id: TaskId, participle: str, **values: Any
 ) -> Task:
   """Run a guarded change of one task and return it as it is then."""
-  changed = await database.fetchrow(query, id=task_id)
+  changed = await database.fetchrow(query, id=task_id, **values)
   task = await get_task(database, task_id)
   if changed is None:
     raise Conflict(f"a task that is {task.status} cannot be {participle}")

@@ -12,13 +12,15 @@
 -- name: claim_tasks
 -- Hand due and nearly due tasks of one namespace to agents of one set of routes.
 -- run_agents and hold_agents name the agent of each place of the two budgets; floors are
--- the ranks below which a route was found empty. Agents whose session is not the named
--- one, or whose lease has run out, get nothing, and their places count for nothing. Agents
--- are locked in order of id, as heartbeats lock them.
+-- the ranks below which a route was found empty. In a namespace with a limit only tasks
+-- that have their place, which have a lane, are handed out. Agents whose session is not
+-- the named one, or whose lease has run out, get nothing, and their places count for
+-- nothing. Agents are locked in order of id, as heartbeats lock them.
 WITH terms AS (
   SELECT
     lease,
-    now() + make_interval(secs => lead) AS ahead
+    now() + make_interval(secs => lead) AS ahead,
+    max_running
   FROM sched_namespace WHERE id = $namespace_id
 ),
 agents AS (
@@ -49,6 +51,7 @@ due AS (
       AND t.route_id = route.id AND t.status IN ('pending', 'waiting_retry')
       AND t.rank_at >= route.floor AND t.rank_at <= now() + interval '10 minutes'
       AND t.due_at <= now()
+      AND (t.lane IS NOT NULL OR (SELECT max_running FROM terms) IS NULL)
     ORDER BY t.rank_at
     LIMIT cardinality($run_agents::uuid[])
     FOR UPDATE OF t SKIP LOCKED
@@ -67,6 +70,7 @@ ahead AS (
       AND t.route_id = route.id AND t.status IN ('pending', 'waiting_retry')
       AND t.due_at > t.created_at
       AND t.due_at > now() AND t.due_at <= terms.ahead
+      AND (t.lane IS NOT NULL OR terms.max_running IS NULL)
     ORDER BY t.due_at
     LIMIT cardinality($hold_agents::uuid[])
     FOR UPDATE OF t SKIP LOCKED
@@ -207,9 +211,10 @@ tasks AS (
     SELECT
       next.status,
       CASE
-        WHEN next.status IN ('dispatched', 'running', 'succeeded', 'pending') THEN NULL
-        WHEN next.status = 'cancelled' AND t.cancel_requested_at IS NOT NULL
-          THEN 'cancelled by request'
+        WHEN next.status IN ('succeeded', 'pending') THEN NULL
+        WHEN t.cancel_requested_at IS NOT NULL
+          THEN COALESCE(t.reason, 'cancelled by request')
+        WHEN next.status IN ('dispatched', 'running') THEN NULL
         ELSE COALESCE(e.reason, e.status::text)
       END,
       next.due_at,
@@ -248,6 +253,8 @@ tasks AS (
       CROSS JOIN LATERAL (
         SELECT (CASE
           WHEN e.status IN ('dispatched', 'running', 'succeeded') THEN e.status::text
+          WHEN t.cancel_requested_at IS NOT NULL AND t.reason = 'total timeout'
+            THEN 'failed'
           WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled'
           WHEN e.status = 'released' THEN 'pending'
           WHEN e.status = 'cancelled' AND e.reason = 'start_deadline' THEN 'missed'
@@ -280,14 +287,20 @@ tasks AS (
   WHERE t.ctid = e.task_row AND t.namespace_id = $namespace_id
     AND t.completed_at = 'infinity' AND t.claim_token = e.claim_token
     AND t.status IN ('dispatched', 'running', 'waiting_retry')
-  RETURNING t.id, t.status
+  RETURNING t.id, t.status, t.lane
 ),
-waiting AS (
-  SELECT count(*) AS count FROM tasks WHERE status IN ('pending', 'waiting_retry')
+counted AS (
+  SELECT count(*) FILTER (WHERE status IN ('pending', 'waiting_retry')) AS waiting,
+    count(lane) FILTER (WHERE status NOT IN (
+      'dispatched', 'running', 'pending', 'waiting_retry')) AS freed
+  FROM tasks
 ),
 hint AS (
-  SELECT pg_notify('hetuflow', 'tasks:' || $namespace_id)
-  FROM waiting WHERE waiting.count > 0
+  SELECT pg_notify('hetuflow', kind.name || $namespace_id)
+  FROM counted
+  CROSS JOIN LATERAL (VALUES
+    ('tasks:', counted.waiting), ('limits:', counted.freed)) AS kind (name, count)
+  WHERE kind.count > 0
 )
 SELECT id, false AS again, (SELECT count(*) FROM hint) AS hints FROM ended
 UNION ALL
@@ -304,15 +317,22 @@ WITH ended AS (
   WHERE i.id = f.id AND i.namespace_id = $namespace_id AND i.completed_at = 'infinity'
     AND i.claim_token = f.claim_token AND i.status = 'dispatched'
   RETURNING i.task_id, i.claim_token, i.reason, i.completed_at
+),
+tasks AS (
+  UPDATE sched_task AS t
+  SET status = 'failed', reason = ended.reason, claim_token = NULL,
+    completed_at = ended.completed_at, updated_at = now()
+  FROM ended
+  WHERE t.id = ended.task_id AND t.namespace_id = $namespace_id
+    AND t.completed_at = 'infinity' AND t.claim_token = ended.claim_token
+    AND t.status = 'dispatched'
+  RETURNING t.id, t.lane
+),
+hint AS (
+  SELECT pg_notify('hetuflow', 'limits:' || $namespace_id)
+  FROM (SELECT count(lane) AS count FROM tasks) AS freed WHERE freed.count > 0
 )
-UPDATE sched_task AS t
-SET status = 'failed', reason = ended.reason, claim_token = NULL,
-  completed_at = ended.completed_at, updated_at = now()
-FROM ended
-WHERE t.id = ended.task_id AND t.namespace_id = $namespace_id
-  AND t.completed_at = 'infinity' AND t.claim_token = ended.claim_token
-  AND t.status = 'dispatched'
-RETURNING t.id
+SELECT tasks.id, (SELECT count(*) FROM hint) AS hints FROM tasks
 
 -- name: find_finished
 -- Of instances that a report did not match: those that already ended as reported, by
@@ -335,7 +355,8 @@ UPDATE sched_task AS t
 SET cancel_requested_at = COALESCE(t.cancel_requested_at, now()),
   status = CASE WHEN t.status IN ('dispatched', 'running') THEN t.status
     ELSE 'cancelled' END,
-  reason = 'cancelled by request',
+  reason = CASE WHEN t.cancel_requested_at IS NULL THEN 'cancelled by request'
+    ELSE t.reason END,
   claim_token = CASE WHEN t.status IN ('dispatched', 'running') THEN t.claim_token END,
   completed_at = CASE WHEN t.status IN ('dispatched', 'running')
     THEN 'infinity'::timestamptz ELSE now() END,
@@ -343,33 +364,51 @@ SET cancel_requested_at = COALESCE(t.cancel_requested_at, now()),
 WHERE t.id = $id AND t.completed_at = 'infinity'
   AND t.status IN (
     'blocked', 'paused', 'pending', 'waiting_retry', 'dispatched', 'running')
-RETURNING t.id, pg_notify('hetuflow', 'cancels')
+RETURNING t.id, pg_notify('hetuflow', CASE
+  WHEN t.lane IS NULL OR t.status <> 'cancelled' THEN 'cancels'
+  ELSE 'limits:' || t.namespace_id END)
 
 -- name: pause_task
--- Keep a waiting task from being claimed.
+-- Keep a waiting task from being claimed; it gives its place back if it had one.
 UPDATE sched_task
 SET status = 'paused', reason = 'paused by request', claim_token = NULL,
   updated_at = now()
 WHERE id = $id AND completed_at = 'infinity'
-  AND status IN ('pending', 'waiting_retry')
-RETURNING id
+  AND (status IN ('pending', 'waiting_retry') OR status = 'blocked' AND lane IS NOT NULL)
+RETURNING id, CASE WHEN lane IS NOT NULL
+  THEN pg_notify('hetuflow', 'limits:' || namespace_id) END
+
+-- name: get_lane
+-- Whose limit a task waits for.
+SELECT lane FROM sched_task WHERE id = $id
 
 -- name: resume_task
--- Let a paused task be claimed again.
+-- Let a paused task be claimed again, once it has its place if it has a limit.
 UPDATE sched_task
-SET status = 'pending', reason = NULL, updated_at = now()
+SET status = CASE WHEN lane IS NULL THEN 'pending' ELSE 'blocked' END::task_status,
+  reason = CASE WHEN lane IS NOT NULL THEN $blocked::text END, updated_at = now()
 WHERE id = $id AND completed_at = 'infinity' AND status = 'paused'
-RETURNING id, pg_notify('hetuflow', 'tasks:' || namespace_id)
+RETURNING id, pg_notify('hetuflow',
+  CASE WHEN lane IS NULL THEN 'tasks:' ELSE 'limits:' END || namespace_id)
 
 -- name: revive_task
--- Give a finished task one more attempt, due now; its history stays.
-UPDATE sched_task
-SET status = 'pending', reason = 'retried by request', completed_at = 'infinity',
-  cancel_requested_at = NULL, due_at = now(),
-  rank_at = now() - priority * interval '1 minute', updated_at = now()
-WHERE id = $id AND completed_at < 'infinity'
-  AND status IN ('succeeded', 'failed', 'cancelled', 'skipped', 'missed')
-RETURNING id, pg_notify('hetuflow', 'tasks:' || namespace_id)
+-- Give a finished task one more attempt, due now, once it has its place if it has a limit;
+-- its history stays. Deadlines are counted from now.
+UPDATE sched_task AS t
+SET status = CASE WHEN t.lane IS NULL THEN 'pending' ELSE 'blocked' END::task_status,
+  reason = COALESCE('retried by request; ' || $blocked::text, 'retried by request'),
+  completed_at = 'infinity', cancel_requested_at = NULL, due_at = now(),
+  rank_at = now() - t.priority * interval '1 minute',
+  start_by = CASE WHEN t.start_by IS NOT NULL AND t.attempts = 0
+    THEN now() + make_interval(secs => j.start_deadline) END,
+  end_by = CASE WHEN t.end_by IS NOT NULL
+    THEN now() + make_interval(secs => j.total_timeout) END,
+  updated_at = now()
+FROM sched_job AS j
+WHERE t.id = $id AND t.completed_at < 'infinity' AND j.id = t.job_id
+  AND t.status IN ('succeeded', 'failed', 'cancelled', 'skipped', 'missed')
+RETURNING t.id, pg_notify('hetuflow',
+  CASE WHEN t.lane IS NULL THEN 'tasks:' ELSE 'limits:' END || t.namespace_id)
 
 -- name: load_configs
 -- Frozen configurations with the names of their jobs.

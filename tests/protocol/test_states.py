@@ -59,14 +59,20 @@ def test_the_words_are_those_of_the_contract(words: type[StrEnum], listed: str) 
 def test_only_a_revival_leads_out_of_a_final_status() -> None:
   for (source, event), target in TASK_TRANSITIONS.items():
     if source in TASK_FINAL:
-      assert event is TaskEvent.REVIVE
+      assert event in (TaskEvent.REVIVE, TaskEvent.BLOCK)
       assert target not in TASK_FINAL
     else:
       assert event is not TaskEvent.REVIVE
 
 
+def test_what_is_revived_with_a_limit_waits_for_its_place() -> None:
+  revived = {source for source, event in TASK_TRANSITIONS if event is TaskEvent.REVIVE}
+  blocked = {source for source, event in TASK_TRANSITIONS if event is TaskEvent.BLOCK}
+  assert blocked & TASK_FINAL == revived
+
+
 def test_a_merged_task_stays_merged() -> None:
-  assert (TaskStatus.MERGED, TaskEvent.REVIVE) not in TASK_TRANSITIONS
+  assert TaskStatus.MERGED not in {source for source, _ in TASK_TRANSITIONS}
 
 
 def test_every_task_status_can_be_reached() -> None:

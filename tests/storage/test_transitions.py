@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 import attrs
 import pytest
 import trio
+from support.world import query
 
 from hetuflow.errors import Conflict
 from hetuflow.protocol.messages import (
@@ -41,6 +42,13 @@ from hetuflow.protocol.states import (
 from hetuflow.storage.connect import Database
 from hetuflow.storage.instances import get_instance
 from hetuflow.storage.jobs import create_job
+from hetuflow.storage.limits import (
+  adopt_running,
+  adopt_waiting,
+  expire_overdue,
+  judge_tasks,
+  miss_late,
+)
 from hetuflow.storage.registration import register_agent
 from hetuflow.storage.sql import Query
 from hetuflow.storage.tasks import create_tasks, get_task
@@ -76,6 +84,29 @@ FORCE_INSTANCE = Query(
     FROM sched_task WHERE id = $1""",
   parameters=("task_id", "id", "agent_id", "claim_token", "status", "completed_at"),
 )
+SET_TASK = query("""
+  UPDATE sched_task SET lane = $lane,
+    attempts = CASE WHEN $late THEN 0 ELSE attempts END,
+    start_by = CASE WHEN $late THEN now() - interval '1 second' END,
+    end_by = CASE WHEN $late THEN now() - interval '1 second' END
+  WHERE id = $id
+""")
+SET_JOB = query("""
+  UPDATE sched_job AS j SET overlap = $overlap FROM sched_task AS t
+  WHERE j.id = t.job_id AND t.id = $id
+""")
+TAKE_PLACE = query("""
+  INSERT INTO sched_task (
+    id, namespace_id, job_id, job_version, status, route_id, planned_at, scheduled_at,
+    due_at, rank_at, lane
+  )
+  SELECT gen_random_uuid(), namespace_id, job_id, job_version, 'pending', route_id,
+    planned_at, scheduled_at, due_at, rank_at, lane
+  FROM sched_task WHERE id = $id
+""")
+LIMIT_NAMESPACE = query("""
+  UPDATE sched_namespace SET max_running = $max_running::integer WHERE id = 'default'
+""")
 WAITING = Query(
   name="waiting",
   text="""SELECT count(*) FROM pg_stat_activity
@@ -127,6 +158,13 @@ class Scene:
     )
     outcomes = await record_updates(self.database, DEFAULT, [update])
     return outcomes.get(self.instance_id)
+
+  async def set(
+    self, *, lane: str | None = None, overlap: str = "allow", late: bool = False
+  ) -> None:
+    """Give the task a lane, its job a policy, or let it be late and never started."""
+    await self.database.fetch(SET_TASK, id=self.task_id, lane=lane, late=late)
+    await self.database.fetch(SET_JOB, id=self.task_id, overlap=overlap)
 
   async def task_status(self) -> TaskStatus:
     """Read the task's status."""
@@ -206,9 +244,43 @@ async def make_scene(
   )
 
 
+async def block(scene: Scene) -> None:
+  """Let a task wait for a place: one that comes back with a limit, or gets one."""
+  match await scene.task_status():
+    case TaskStatus.PAUSED:
+      await scene.set(lane="job:x")
+      await resume_task(scene.database, scene.task_id)
+    case status if status in TASK_FINAL:
+      await scene.set(lane="job:x")
+      await revive_task(scene.database, scene.task_id)
+    case _:
+      await scene.database.fetch(LIMIT_NAMESPACE, max_running=1)
+      await adopt_waiting(scene.database, DEFAULT)
+      await adopt_running(scene.database, DEFAULT)
+      await scene.database.fetch(LIMIT_NAMESPACE, max_running=None)
+
+
+async def skip(scene: Scene) -> None:
+  """Let the place of a task that does not wait be taken by another one."""
+  await scene.set(lane=f"job:{scene.task_id}", overlap="skip")
+  await scene.database.fetch(TAKE_PLACE, id=scene.task_id)
+  await judge_tasks(scene.database, DEFAULT)
+
+
 async def happen(scene: Scene, event: TaskEvent) -> None:
   """Let an event happen through the function that stands for it."""
   match event:
+    case TaskEvent.BLOCK:
+      await block(scene)
+    case TaskEvent.UNBLOCK:
+      await scene.set(lane="job:x")
+      await judge_tasks(scene.database, DEFAULT)
+    case TaskEvent.SKIP:
+      await skip(scene)
+    case TaskEvent.EXPIRE:
+      await scene.set(late=True)
+      await expire_overdue(scene.database, DEFAULT)
+      await scene.report(TaskInstanceStatus.CANCELLED)
     case TaskEvent.CLAIM:
       await scene.claim()
     case TaskEvent.FIND:
@@ -222,13 +294,17 @@ async def happen(scene: Scene, event: TaskEvent) -> None:
     case TaskEvent.RELEASE:
       await scene.report(TaskInstanceStatus.RELEASED)
     case TaskEvent.MISS:
+      await scene.set(late=True)
+      await miss_late(scene.database, DEFAULT)
       await scene.report(TaskInstanceStatus.CANCELLED, reason="start_deadline")
     case TaskEvent.CANCEL:
       await request_cancel(scene.database, scene.task_id)
       await scene.report(TaskInstanceStatus.CANCELLED)
     case TaskEvent.PAUSE:
+      await scene.set(lane="job:x")
       await pause_task(scene.database, scene.task_id)
     case TaskEvent.RESUME:
+      await scene.set()
       await resume_task(scene.database, scene.task_id)
     case TaskEvent.REVIVE:
       await revive_task(scene.database, scene.task_id)
@@ -276,8 +352,8 @@ async def check_task_event(
     instance_status=instance_status_for(status, event),
     max_retries=1 if event is TaskEvent.RETRY else 0,
   )
-  if event is TaskEvent.CLAIM:
-    # Nothing stands in the way of the claim but the task's own status.
+  if event in (TaskEvent.CLAIM, TaskEvent.BLOCK):
+    # Nothing stands in the way of the change but the task's own status.
     await scene.database.fetch(
       Query(
         name="forget",
@@ -293,13 +369,17 @@ async def check_task_event(
     TaskEvent.PAUSE,
     TaskEvent.RESUME,
     TaskEvent.REVIVE,
-  ) or (event is TaskEvent.CANCEL and status is not TaskStatus.CANCELLED)
+  ) or (event, status) == (TaskEvent.BLOCK, TaskStatus.MERGED)
+  if event is TaskEvent.CANCEL:
+    refused_by_call = status is not TaskStatus.CANCELLED
   if expected is None and refused_by_call:
     with pytest.raises(Conflict):
       await happen(scene, event)
   else:
     await happen(scene, event)
   assert await scene.task_status() == (expected or status), event
+  # No other event is to find it.
+  await database.fetch(query("DELETE FROM sched_task"))
 
 
 def instance_status_for(status: TaskStatus, event: TaskEvent) -> TaskInstanceStatus:
