@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from enum import StrEnum
+from pathlib import Path
 
 import trio
 
@@ -28,12 +29,12 @@ class Way(StrEnum):
 
 
 class Proxy:
-  """Forwards connections to a port of this machine; ``port`` is its own.
+  """Forwards connections to a port or socket of this machine; ``port`` is its own.
 
   ``delay`` holds up each piece by so many seconds.
   """
 
-  def __init__(self, target: int) -> None:
+  def __init__(self, target: int | Path) -> None:
     self.target = target
     self.port = 0
     self.delay = 0.0
@@ -93,7 +94,7 @@ class Proxy:
   async def _forward(self, client: trio.SocketStream) -> None:
     """Serve one connection; where nobody listens it is closed at once."""
     try:
-      upstream = await trio.open_tcp_stream("127.0.0.1", self.target)
+      upstream = await _connect(self.target)
     except OSError:
       _close([client])
       return
@@ -129,6 +130,13 @@ class Proxy:
       if not self._to_stall[way]:
         del self._to_stall[way]
         self.stall([way])
+
+
+async def _connect(target: int | Path) -> trio.SocketStream:
+  """Open a connection to whoever is behind the proxy."""
+  if isinstance(target, Path):
+    return await trio.open_unix_socket(target)
+  return await trio.open_tcp_stream("127.0.0.1", target)
 
 
 def _close(streams: Iterable[trio.SocketStream]) -> None:

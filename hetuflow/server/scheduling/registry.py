@@ -138,13 +138,17 @@ class Registry:
     return True
 
   async def _watch_trust(self) -> None:
-    """Plan for nobody when nothing has been heard for so long that others may do so."""
+    """Plan for nobody and do not lead once nothing was heard for too long.
+
+    Others may do so from then on. No answer of the database is waited for here.
+    """
     while True:
-      left = self._trust.left
-      if left <= 0 and self._print is not None:
+      self._office.expire()
+      if self._print is not None and not self._trust.holds:
         _log.warning("bindings_let_go")
         self._let_go()
-      await trio.sleep(min(left, self._interval) if left > 0 else self._interval / 4)
+      ends = (self._trust.left, self._office.left)
+      await trio.sleep(min([self._interval, *(left for left in ends if left > 0)]))
 
   def _let_go(self) -> None:
     """Plan for nobody until the bindings are heard again."""

@@ -107,6 +107,7 @@ class Elector:
     except TermOver as error:
       _log.warning("leader_refused", term=term.term, error=str(error))
     finally:
+      self._office.expire()
       self._office.leave("given up")
       with trio.move_on_after(RESIGN_TIMEOUT, shield=True):
         await self._resign(term)

@@ -1,9 +1,10 @@
 """What this server knows of the leader's office, and its term while it holds it.
 
 Owned by the elector, which takes and leaves the office. The registry renews the term with
-each sign of life and tells here what it heard. The loops of the leader ask for ``term``
-before every statement: a term that may be over by this server's own clocks is never used,
-and one that is over by the database's is refused by the statement (``storage.leader``).
+each sign of life, tells here what it heard, and watches the clocks. The loops of the
+leader ask for ``term`` before every statement: a term that may be over by this server's
+own clocks is never used, and one that is over by the database's is refused by the
+statement (``storage.leader``).
 """
 
 import math
@@ -56,6 +57,11 @@ class Office:
       raise TermOver("the term may be over")
     return self._held
 
+  @property
+  def left(self) -> float:
+    """The seconds for which the term is trusted, infinite where none is held."""
+    return math.inf if self._held is None else self._trust.left
+
   def enter(self, term: Term, since: Moment, scope: trio.CancelScope) -> None:
     """Hold the office.
 
@@ -71,12 +77,15 @@ class Office:
     """Hold the office no longer; without effect where it is not held."""
     if self._held is None:
       return
-    if not self._trust.holds:
-      reason = "not renewed in time"
     _log.info("leader_left", term=self._held.term, reason=reason)
     self._held = None
     self._trust.end()
     self._scope.cancel()
+
+  def expire(self) -> None:
+    """Leave the office if its term may be over by this server's own clocks."""
+    if self.left <= 0:
+      self.leave("not renewed in time")
 
   def hear(
     self,
