@@ -30,6 +30,7 @@ from hetuflow.server.scheduling.janitor import Janitor
 from hetuflow.server.scheduling.leading.balancer import Balancer
 from hetuflow.server.scheduling.leading.elector import IN_TERM, STOP_TIMEOUT, Elector
 from hetuflow.server.scheduling.leading.office import Office
+from hetuflow.server.scheduling.limiter import Limiter
 from hetuflow.server.scheduling.notifier import Notifier
 from hetuflow.server.scheduling.poller import Poller
 from hetuflow.server.scheduling.recorder import Recorder
@@ -84,6 +85,7 @@ def build_tree(services: "Services") -> Group:
         s.broadcaster.run,
         doc="a part for each matching agent; the end when all parts have ended",
       ),
+      Child("limiter", s.limiter.run, doc="free places go to those who wait"),
       Child("poller", s.poller.run, doc="claims for waiting agents"),
       Child("canceller", s.canceller.run, doc="requested cancels reach the agents"),
       Child("announcer", s.announcer.run, doc="server.json while all of it runs"),
@@ -130,6 +132,7 @@ class Services:
   leader: Supervisor
   generator: Generator
   broadcaster: Broadcaster
+  limiter: Limiter
   poller: Poller
   canceller: Canceller
   announcer: Announcer
@@ -165,6 +168,7 @@ class Services:
     to_beat, to_balance = Wakeup(), Wakeup()
     poller = Poller(database, sessions, interval=settings.poll_interval, wakeup=to_poll)
     broadcaster = Broadcaster(database, bindings, Wakeup())
+    limiter = Limiter(database, bindings, Wakeup())
 
     def hear(payload: str | None) -> None:
       """Turn a notification into the wake-ups it is meant for."""
@@ -181,6 +185,7 @@ class Services:
       if payload is None or payload == "routes" or payload.startswith("tasks:"):
         poller.hint(payload)
       broadcaster.hint(payload)
+      limiter.hint(payload)
 
     gateway = Gateway(
       listener,
@@ -240,6 +245,7 @@ class Services:
         wakeup=to_plan,
       ),
       broadcaster=broadcaster,
+      limiter=limiter,
       poller=poller,
       canceller=Canceller(database, sessions, to_cancel),
       announcer=Announcer(Path(settings.data_dir), server),

@@ -23,7 +23,8 @@ from hetuflow.protocol.states import OverlapPolicy
 __all__ = ["Candidate", "Judgement", "Rate", "choose_replaced", "judge"]
 
 QUANTUM_S = 0.1
-"""Seconds within which starts of one rate are given out together."""
+"""Seconds within which starts of one rate are given out together, within a tenth of the
+span that the rate is counted in."""
 
 
 @attrs.frozen(kw_only=True)
@@ -37,7 +38,8 @@ class Rate:
   @property
   def tolerance(self) -> timedelta:
     """How much earlier than its time a start may be given out."""
-    return timedelta(seconds=max(0.0, QUANTUM_S - self.seconds / self.count))
+    gap = self.seconds / self.count
+    return timedelta(seconds=max(0.0, min(QUANTUM_S - gap, self.seconds / 10)))
 
   @property
   def interval(self) -> timedelta:
@@ -68,9 +70,12 @@ class Judgement:
 
   ``skipped`` are those that find no place and do not wait, ``outrun`` those that a newer
   one stands for, by that one's id, ``replacing`` those that wait for others to be ended.
-  ``holders`` are those of each lane when ``promoted`` have their places. ``free_at`` is
-  when the next start of a rate is free.
+  ``holders`` are those of each lane when ``promoted`` have their places, and ``room`` is
+  what is left of that of the namespace. ``free_at`` is when the next start of a rate is
+  free.
   """
+
+  room: float
 
   promoted: list[Candidate] = attrs.field(factory=list)
   skipped: list[Candidate] = attrs.field(factory=list)
@@ -101,7 +106,7 @@ def judge(
     room: how many more tasks the namespace may have under way.
     now: the database's time.
   """
-  judgement = Judgement(holders=dict(holders))
+  judgement = Judgement(holders=dict(holders), room=room)
   judgement.outrun = _outrun(candidates)
   full: set[str] = set()
   later: set[str] = set()
@@ -117,12 +122,12 @@ def judge(
         case OverlapPolicy.REPLACE:
           judgement.replacing.setdefault(lane, []).append(candidate)
       full.add(lane)
-    elif room <= 0 or not _pass_rate(judgement, candidate, now):
+    elif judgement.room <= 0 or not _pass_rate(judgement, candidate, now):
       later.add(lane)
     else:
       judgement.promoted.append(candidate)
       judgement.holders[lane] += 1
-      room -= 1
+      judgement.room -= 1
   return judgement
 
 

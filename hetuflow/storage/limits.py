@@ -127,6 +127,9 @@ async def judge_tasks(
     promoted, settled = await _settle(connection, namespace_id, judgement, holders)
     replaced, ended = await _replace(connection, namespace_id, judgement, holders)
   behind, cut = _behind(rows)
+  if judgement.room <= 0:
+    # The lanes behind go first when there is room again.
+    cut = False
   return Pass(
     promoted=promoted,
     settled=settled,

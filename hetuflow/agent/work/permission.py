@@ -36,12 +36,16 @@ class Permission:
       return self._refused(stop.status or _S.CANCELLED, stop.reason)
     if not self._lease.held() and not self._is_kept(instance):
       return self._refused(_S.RELEASED, LEASE_EXPIRED)
-    deadline = instance.job.config.start_deadline
-    if deadline is not None:
-      latest = instance.task.scheduled_at.timestamp() + deadline
-      if self._clock.now() > latest:
-        return self._refused(_S.CANCELLED, START_DEADLINE)
+    if self._is_late(instance):
+      return self._refused(_S.CANCELLED, START_DEADLINE)
     return None
+
+  def _is_late(self, instance: Instance) -> bool:
+    """Whether a task should have started by now; what has, or was asked for anew, may."""
+    deadline = instance.job.config.start_deadline
+    if deadline is None or instance.task.attempt > 1:
+      return False
+    return self._clock.now() > instance.due_at + deadline
 
   def _is_kept(self, instance: Instance) -> bool:
     """Whether a planned attempt may start without a session, as it may for a while."""
