@@ -157,13 +157,16 @@ class TaskEvent(StrEnum):
 
   ``block`` is for tasks with a limit what ``resume`` and ``revive`` are for others, and
   what becomes of waiting ones that get a limit; ``unblock`` gives one its place.
-  ``expire`` is the end of its ``total_timeout``; ``find`` is that its lost attempt is found
-  again, before it has started.
+  ``spread`` begins a broadcast, ``abandon`` is for one that no agent matches, and for a
+  part whose agent is gone. ``expire`` is the end of its ``total_timeout``; ``find`` is
+  that its lost attempt is found again, before it has started.
   """
 
   BLOCK = "block"
   UNBLOCK = "unblock"
   SKIP = "skip"
+  SPREAD = "spread"
+  ABANDON = "abandon"
   CLAIM = "claim"
   FIND = "find"
   START = "start"
@@ -222,6 +225,8 @@ TASK_TRANSITIONS: Mapping[tuple[TaskStatus, TaskEvent], TaskStatus] = _table(
     TaskEvent.BLOCK: ((_T.PENDING, _T.PAUSED, *_REVIVABLE), _T.BLOCKED),
     TaskEvent.UNBLOCK: ((_T.BLOCKED,), _T.PENDING),
     TaskEvent.SKIP: ((_T.BLOCKED,), _T.SKIPPED),
+    TaskEvent.SPREAD: ((_T.PENDING,), _T.RUNNING),
+    TaskEvent.ABANDON: (_UNCLAIMED, _T.FAILED),
     TaskEvent.CLAIM: (_UNCLAIMED, _T.DISPATCHED),
     TaskEvent.FIND: ((_T.WAITING_RETRY,), _T.DISPATCHED),
     TaskEvent.START: ((_T.DISPATCHED, _T.WAITING_RETRY), _T.RUNNING),

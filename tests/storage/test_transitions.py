@@ -39,6 +39,7 @@ from hetuflow.protocol.states import (
   TaskInstanceStatus,
   TaskStatus,
 )
+from hetuflow.storage.broadcasts import abandon_parts, spread_broadcasts
 from hetuflow.storage.connect import Database
 from hetuflow.storage.instances import get_instance
 from hetuflow.storage.jobs import create_job
@@ -106,6 +107,24 @@ TAKE_PLACE = query("""
 """)
 LIMIT_NAMESPACE = query("""
   UPDATE sched_namespace SET max_running = $max_running::integer WHERE id = 'default'
+""")
+ASK_ALL = query("""
+  WITH made AS (
+    INSERT INTO sched_route (namespace_id, selector)
+    VALUES ('default', jsonb_build_object(
+      'executor', 'process', 'labels', '{}'::jsonb, 'broadcast', true, 'of', $id::uuid))
+    RETURNING id
+  )
+  UPDATE sched_task SET route_id = made.id FROM made WHERE sched_task.id = $id
+""")
+LOSE_AGENT = query("""
+  WITH made AS (
+    INSERT INTO sched_broadcast (task_id, namespace_id)
+    VALUES (gen_random_uuid(), 'default')
+    RETURNING task_id
+  )
+  UPDATE sched_task SET parent_id = made.task_id, due_at = now() - interval '1 hour'
+  FROM made WHERE id = $id
 """)
 WAITING = Query(
   name="waiting",
@@ -308,6 +327,12 @@ async def happen(scene: Scene, event: TaskEvent) -> None:
       await resume_task(scene.database, scene.task_id)
     case TaskEvent.REVIVE:
       await revive_task(scene.database, scene.task_id)
+    case TaskEvent.SPREAD:
+      await scene.database.fetch(ASK_ALL, id=scene.task_id)
+      await spread_broadcasts(scene.database, [DEFAULT])
+    case TaskEvent.ABANDON:
+      await scene.database.fetch(LOSE_AGENT, id=scene.task_id)
+      await abandon_parts(scene.database, [DEFAULT], grace=60.0)
 
 
 REPORTABLE = {
