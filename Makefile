@@ -27,7 +27,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-dev
-	for name in dispatch process lateness trigger; do $(BIN)/python bench/$$name.py || exit 1; done
+	for name in dispatch process lateness trigger failover; do $(BIN)/python bench/$$name.py || exit 1; done
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py

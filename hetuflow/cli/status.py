@@ -31,11 +31,15 @@ def status(session: Session, as_json: bool) -> None:
   click.echo(f"{session.client.place.url}  {health.get('status', '')}".rstrip())
   click.echo()
   show.print_table(
-    ("SERVER", "ALIVE", "VERSION", "STARTED", "SEEN", "URL"),
+    (
+      *("SERVER", "ALIVE", "LEADER", "NAMESPACES", "WEIGHT", "LOAD"),
+      *("VERSION", "STARTED", "SEEN", "URL"),
+    ),
     (
       (
-        *(each.name, "yes" if each.alive else "no", each.version, each.started_at),
-        *(show.ago(each.heartbeat_at), each.url),
+        *(each.name, "yes" if each.alive else "no", "yes" if each.leader else None),
+        *(each.namespaces, each.weight, f"{each.load:.0%}", each.version),
+        *(each.started_at, show.ago(each.heartbeat_at), each.url),
       )
       for each in current(servers)
     ),

@@ -132,6 +132,21 @@ async def test_trigger_measures_from_the_call_to_the_process(tmp_path: Path) -> 
   assert_ordered(figures["answer_ms"])
 
 
+async def test_failover_measures_kills_and_stops_of_leaders_and_of_others(
+  tmp_path: Path,
+) -> None:
+  figures, said = await run(
+    "failover", "--rounds", "1", "--namespaces", "10", folder=tmp_path
+  )
+  assert (figures["rounds"], figures["namespaces"]) == (1, 10)
+  killed, stopped = figures["leader_killed"], figures["leader_stopped"]
+  assert 0 < stopped["leader_ms"]["median"] < killed["leader_ms"]["median"]
+  for kind in (killed, stopped):
+    assert kind["leader_ms"]["median"] <= kind["bindings_ms"]["median"]
+  assert set(figures["follower_killed"]) == {"bindings_ms"}
+  assert "Traceback" not in said
+
+
 async def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(
   tmp_path: Path,
 ) -> None:
