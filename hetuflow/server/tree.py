@@ -240,6 +240,7 @@ class Services:
       leader=leader,
       generator=Generator(
         database,
+        bindings,
         horizon=settings.horizon,
         interval=min(settings.horizon / 12, 5.0),
         wakeup=to_plan,

@@ -1,6 +1,6 @@
 """Planning: the statements that read what is due and carry plans out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import accumulate
 from uuid import UUID
@@ -10,18 +10,14 @@ import attrs
 from hetuflow.protocol.model import NamespaceId, ServerId, new_id
 from hetuflow.storage.connect import Connection, Database, Record
 from hetuflow.storage.lanes import reason_of
-from hetuflow.storage.plan import Gap, Plan, PlannedTask, cut_plan, plan_schedule
+from hetuflow.storage.plan import Plan, cut_plan
 from hetuflow.storage.sql import load_queries
 
 __all__ = [
   "Fence",
-  "Gap",
-  "Plan",
-  "PlannedTask",
   "draw_back_cursors",
   "list_behind",
   "list_due_schedules",
-  "plan_schedule",
   "plan_tasks",
 ]
 
@@ -52,7 +48,7 @@ async def list_due_schedules(
   *,
   horizon: float,
   limit: int,
-  namespaces: Sequence[NamespaceId] | None = None,
+  namespaces: Iterable[NamespaceId],
 ) -> list[Record]:
   """Read schedules that have planned times to turn into tasks.
 
@@ -61,7 +57,7 @@ async def list_due_schedules(
     horizon: how many seconds ahead tasks are planned at least; a namespace whose lead
       is longer looks further.
     limit: how many schedules at most.
-    namespaces: whose; None: those of all.
+    namespaces: whose.
 
   Returns:
     The columns of a schedule with revision, cursor_at, next_plan_at, taken, read_at (the
@@ -73,7 +69,7 @@ async def list_due_schedules(
     horizon=horizon,
     margin=LEAD_MARGIN,
     limit=limit,
-    namespaces=namespaces,
+    namespaces=list(namespaces),
   )
 
 
@@ -93,7 +89,7 @@ async def draw_back_cursors(
   *,
   horizon: float,
   limit: int,
-  namespaces: Sequence[NamespaceId] | None = None,
+  namespaces: Iterable[NamespaceId],
 ) -> list[UUID]:
   """Let schedules begin anew that were planned by a clock that was ahead.
 
@@ -104,7 +100,7 @@ async def draw_back_cursors(
     executor: where to run.
     horizon: that of ``list_due_schedules``, in seconds.
     limit: how many schedules at most.
-    namespaces: whose; None: those of all.
+    namespaces: whose.
 
   Returns:
     Which ones did.
@@ -115,7 +111,7 @@ async def draw_back_cursors(
     margin=LEAD_MARGIN,
     tolerance=AHEAD_TOLERANCE,
     limit=limit,
-    namespaces=namespaces,
+    namespaces=list(namespaces),
   )
   return [row["id"] for row in rows]
 
@@ -135,7 +131,7 @@ async def plan_tasks(
       caller holds the schedules, and whose they are does not matter.
 
   Returns:
-    How many tasks were made in each namespace.
+    How many tasks were made in each namespace of which anything was planned.
   """
   made: dict[NamespaceId, int] = {}
   for part in _parts(plans):

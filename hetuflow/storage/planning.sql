@@ -1,8 +1,7 @@
 -- name: list_due_schedules
--- Schedules with planned times up to the horizon, the longest waiting first, of some
--- namespaces (null: of all). A namespace with a long lead looks as far ahead as it hands
--- out. Whether the job is enabled is looked up row by row, so that the index gives the
--- order.
+-- Schedules with planned times up to the horizon, of some namespaces, the longest waiting
+-- first. A namespace with a long lead looks as far ahead as it hands out. Whether the job
+-- is enabled is looked up row by row, so that the index gives the order.
 SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.enabled, s.timezone,
   s.cron_expression, s.run_at, s.interval_seconds, s.fixed_delay, s.replicas,
   s.event_name, s.event_filter, s.after, s.calendars, s.parameters, s.start_at, s.end_at,
@@ -26,7 +25,7 @@ CROSS JOIN LATERAL (
   FROM sched_job WHERE id = s.job_id
   OFFSET 0
 ) AS j
-WHERE $namespaces::text[] IS NULL OR n.id = ANY($namespaces)
+WHERE n.id = ANY($namespaces::text[])
 ORDER BY s.next_plan_at
 LIMIT $limit
 
@@ -57,7 +56,7 @@ WITH ahead AS (
   JOIN sched_namespace AS n ON n.id = s.namespace_id
   WHERE s.enabled AND s.cursor_at > now() + make_interval(
       secs => $tolerance + GREATEST($horizon, n.lead + $margin))
-    AND ($namespaces::text[] IS NULL OR s.namespace_id = ANY($namespaces))
+    AND s.namespace_id = ANY($namespaces::text[])
   LIMIT $limit
   FOR UPDATE OF s SKIP LOCKED
 ),
@@ -189,9 +188,14 @@ booked AS (
   ) AS g (id, from_at, to_at, count, outcome, reason)
   ON CONFLICT (schedule_id, from_at) DO NOTHING
 )
-SELECT made.namespace_id, count(*) AS tasks,
-  CASE WHEN bool_or(made.status = 'pending')
-    THEN pg_notify('hetuflow', 'tasks:' || made.namespace_id) END,
-  CASE WHEN bool_or(made.status = 'blocked' AND made.due_at <= now())
-    THEN pg_notify('hetuflow', 'limits:' || made.namespace_id) END
-FROM made GROUP BY made.namespace_id
+SELECT planned.namespace_id, COALESCE(counted.tasks, 0) AS tasks,
+  CASE WHEN counted.pending
+    THEN pg_notify('hetuflow', 'tasks:' || planned.namespace_id) END,
+  CASE WHEN counted.blocked
+    THEN pg_notify('hetuflow', 'limits:' || planned.namespace_id) END
+FROM (SELECT DISTINCT namespace_id FROM moved) AS planned
+LEFT JOIN (
+  SELECT namespace_id, count(*) AS tasks, bool_or(status = 'pending') AS pending,
+    bool_or(status = 'blocked' AND due_at <= now()) AS blocked
+  FROM made GROUP BY namespace_id
+) AS counted USING (namespace_id)

@@ -15,23 +15,30 @@ from uuid import UUID
 import attrs
 import trio
 
-from hetuflow.errors import ScheduleError, Unavailable
+from hetuflow.errors import ProtocolError, ScheduleError, Unavailable
 from hetuflow.protocol.model import Schedule, ScheduleForCreate
 from hetuflow.schedule import Timing, next_fire
 from hetuflow.storage.connect import Connection, Record
-from hetuflow.storage.planning import list_behind, plan_schedule, plan_tasks
+from hetuflow.storage.plan import plan_schedule
+from hetuflow.storage.planning import list_behind, plan_tasks
 from hetuflow.storage.rows import from_row
 from hetuflow.storage.sql import load_queries
-from hetuflow.storage.timing import Calendars, read_calendars, timing_of
+from hetuflow.storage.timing import (
+  Calendars,
+  is_planned,
+  read_calendars,
+  timing_of,
+)
 
-__all__ = ["first_cursor", "read_schedule", "replanned"]
+__all__ = ["catch_up", "first_cursor", "read_schedule", "replanned"]
 
 _sql = load_queries("schedules")
 
 RUN_AT_GRACE = timedelta(seconds=60)
 """A one-off time this far in the past is still meant as "now"; an older one is refused."""
-CATCH_UP_TIMES = 20_000
-"""Planned times that an edit catches up; with more it has to wait for the generator."""
+CATCH_UP_TASKS = 20_000
+"""Tasks that an edit makes of what was not planned yet; with more it has to wait for the
+generator."""
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -39,7 +46,8 @@ def read_schedule(record: Record, calendars: Calendars) -> Schedule:
   """Build a schedule from its row, with its next run.
 
   That is the earliest task planned for later or, if earlier, the first fire behind what
-  is planned; None when it is disabled, its job is, or no run is left.
+  is planned, or the end of an interval that is counted from the end of the last task;
+  None when it is disabled, its job is, or no run is left.
 
   Args:
     record: of ``select_schedules`` or ``list_schedules``.
@@ -50,7 +58,11 @@ def read_schedule(record: Record, calendars: Calendars) -> Schedule:
     return schedule
   try:
     planned = max(record["read_at"], record["cursor_at"])
-    runs = (record["planned_run_at"], _next_run(schedule, calendars, planned, gone=0))
+    runs = (
+      record["planned_run_at"],
+      record["kept_next_at"],
+      _next_run(schedule, calendars, planned, gone=0),
+    )
   except ScheduleError:
     # Its zone is not known here, though it was where it was made: still to be read.
     return schedule
@@ -95,14 +107,23 @@ async def replanned(
     Unavailable: after a long downtime there is too much to be caught up at once.
   """
   now: datetime = await connection.fetchval(_sql.read_clock)
-  await _catch_up(connection, ids, now)
+  await catch_up(connection, ids, now)
   yield
   await _begin_anew(connection, namespace_id, ids, now, new_run_at=new_run_at)
 
 
-async def _catch_up(connection: Connection, ids: Sequence[UUID], now: datetime) -> None:
-  """Plan up to now by the definitions that are about to change."""
-  left = CATCH_UP_TIMES
+async def catch_up(connection: Connection, ids: Sequence[UUID], now: datetime) -> None:
+  """Plan what some schedules have up to now, by their definitions as they are.
+
+  Args:
+    connection: in a transaction that has locked the schedules and their jobs.
+    ids: of the schedules.
+    now: the database's time.
+
+  Raises:
+    Unavailable: there is too much to be made at once.
+  """
+  left = CATCH_UP_TASKS
   plans = []
   rows = await list_behind(connection, ids, now)
   calendars = await read_calendars(connection, rows)
@@ -111,16 +132,15 @@ async def _catch_up(connection: Connection, ids: Sequence[UUID], now: datetime) 
     await trio.lowlevel.checkpoint()
     try:
       timing = timing_of(from_row(Schedule, row, next_run_at=None), calendars)
-    except ScheduleError:
+      plan = plan_schedule(row, timing, limit=left)
+    except (ProtocolError, ScheduleError):
       # One that can no longer be understood has no times that could be missed.
       continue
-    plan = plan_schedule(row, timing, limit=left)
-    left -= len(plan.tasks) + sum(gap.count for gap in plan.gaps)
+    left -= len(plan.tasks)
     if left <= 0 or plan.cursor_at < now:
       raise Unavailable("the schedule is still catching up after a long downtime")
     plans.append(plan)
-  if plans:
-    await plan_tasks(connection, plans)
+  await plan_tasks(connection, plans)
 
 
 async def _begin_anew(
@@ -162,7 +182,9 @@ async def _begin_anew(
 def _next_run(
   schedule: Schedule, calendars: Calendars, after: datetime, *, gone: int
 ) -> datetime | None:
-  """Find the next planned time after a moment, if a run is left."""
+  """Find the next planned time after a moment, if there are any and a run is left."""
+  if not is_planned(schedule):
+    return None
   timing: Timing = timing_of(schedule, calendars)
   if schedule.max_runs is not None and schedule.run_count - gone >= schedule.max_runs:
     return None

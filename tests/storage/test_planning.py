@@ -19,7 +19,7 @@ from support.world import (
 from hetuflow.protocol.model import NamespaceId, Schedule, ServerId, TaskConfig, new_id
 from hetuflow.protocol.states import LedgerOutcome, TaskCause
 from hetuflow.storage import planning
-from hetuflow.storage.connect import Database
+from hetuflow.storage.connect import Database, Record
 from hetuflow.storage.jobs import delete_job, get_job
 from hetuflow.storage.plan import Gap, Plan, PlannedTask
 from hetuflow.storage.planning import (
@@ -159,17 +159,23 @@ async def test_a_schedule_that_somebody_has_in_hand_is_passed_over(
   assert await plan_tasks(database, [plan]) == {"default": 1}
 
 
+async def due(database: Database, horizon: float = 60.0) -> list[Record]:
+  """Read what is due in the default namespace."""
+  here = [NamespaceId("default")]
+  return await list_due_schedules(database, horizon=horizon, limit=9, namespaces=here)
+
+
 async def test_only_schedules_that_may_run_are_due(
   database: Database, schedule: Schedule
 ) -> None:
-  assert len(await list_due_schedules(database, horizon=60.0, limit=9)) == 1
-  [row] = await list_due_schedules(database, horizon=600.0, limit=1)
+  assert len(await due(database)) == 1
+  [row] = await due(database, horizon=600.0)
   assert row["until_at"] - row["read_at"] == timedelta(seconds=600)
   await set_schedule_enabled(database, schedule.id, False)
-  assert await list_due_schedules(database, horizon=60.0, limit=9) == []
+  assert await due(database) == []
   await set_schedule_enabled(database, schedule.id, True)
   await delete_job(database, schedule.job_id)  # type: ignore[arg-type]  # it is of a job
-  assert await list_due_schedules(database, horizon=60.0, limit=9) == []
+  assert await due(database) == []
 
 
 async def test_a_gap_that_is_booked_already_undoes_no_plan(

@@ -10,12 +10,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.clock import OWN_CLOCK, SET_CLOCK
 from support.postgres import Postgres
-from support.world import make_job, make_schedule, query, start_attempt
+from support.world import bind_all, make_job, make_schedule, query, start_attempt
 
 from hetuflow.errors import Unavailable
 from hetuflow.nursery import Wakeup
-from hetuflow.protocol.model import Schedule, ScheduleForUpdate, new_id
+from hetuflow.protocol.model import (
+  Misfire,
+  Schedule,
+  ScheduleForUpdate,
+  TaskConfig,
+  new_id,
+)
 from hetuflow.schedule import Timing, fire_times
+from hetuflow.server.scheduling.bindings import Bindings
 from hetuflow.server.scheduling.generator import Generator
 from hetuflow.storage.connect import Database, StorageSettings, open_storage
 from hetuflow.storage.jobs import get_job, set_job_enabled
@@ -58,6 +65,7 @@ class Story:
   """
 
   database: Database
+  bindings: Bindings
   schedule: Schedule
   now: datetime = START
   since: datetime | None = START
@@ -71,7 +79,9 @@ class Story:
 
   async def plan(self) -> None:
     """Let a server plan all there is."""
-    server = Generator(self.database, horizon=60.0, interval=1.0, wakeup=Wakeup())
+    server = Generator(
+      self.database, self.bindings, horizon=60.0, interval=1.0, wakeup=Wakeup()
+    )
     while await server.plan_once():
       pass
 
@@ -188,12 +198,16 @@ async def test_every_planned_time_is_covered_once_whatever_is_edited_meanwhile(
     await tell(await begin(database), story)
 
 
-async def begin(database: Database, **more: Any) -> Story:
+async def begin(
+  database: Database, misfire: Misfire | None = None, **more: Any
+) -> Story:
   """Make a schedule at the start of time."""
   await database.fetch(SET_CLOCK, at=START)
-  job = await make_job(database, name=str(new_id()))
+  config = TaskConfig(cmd="/bin/true", misfire=misfire or Misfire())
+  job = await make_job(database, name=str(new_id()), config=config)
   schedule = await make_schedule(database, job, timezone="Europe/Berlin", **more)
-  return Story(database=database, schedule=schedule)
+  bindings = await bind_all(database)
+  return Story(database=database, bindings=bindings, schedule=schedule)
 
 
 async def tell(told: Story, story: list[tuple[Any, ...]]) -> None:
@@ -271,8 +285,10 @@ async def test_an_occurrence_that_has_ended_before_its_time_does_not_come_again(
 async def test_an_edit_waits_for_what_is_too_much_to_catch_up(clocked: str) -> None:
   settings = StorageSettings(dsn=clocked, pool_size=1, statement_timeout=10)
   async with open_storage(settings) as database:
-    told = await begin(database, cron_expression="* * * * * *")
-    await told.wait(90_000)
+    told = await begin(
+      database, Misfire(grace=2 * 86_400.0), cron_expression="* * * * * *"
+    )
+    await told.wait(30_000)
     with pytest.raises(Unavailable, match="still catching up"):
       await set_schedule_enabled(database, told.schedule.id, False)
     await told.plan()

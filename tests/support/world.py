@@ -17,12 +17,14 @@ from hetuflow.protocol.model import (
   NamespaceId,
   Schedule,
   ScheduleForCreate,
+  ServerId,
   TaskConfig,
   TaskId,
   TaskInstanceForCreate,
   new_id,
 )
 from hetuflow.protocol.states import LogStream, ScheduleKind, TaskInstanceStatus
+from hetuflow.server.scheduling.bindings import Bindings
 from hetuflow.storage.agents import create_agent
 from hetuflow.storage.connect import Database, Record
 from hetuflow.storage.instances import create_instance
@@ -52,6 +54,24 @@ async def make_schedule(database: Database, job: Job, **more: Any) -> Schedule:
   return await create_schedule(
     database, ScheduleForCreate(**(wish | {"job_id": job.id} | more))
   )
+
+
+BIND_ALL = """
+  INSERT INTO sched_binding AS b (namespace_id, server_id)
+  SELECT id, $server_id FROM sched_namespace
+  ON CONFLICT (namespace_id) DO UPDATE
+  SET server_id = excluded.server_id,
+    epoch = b.epoch + (b.server_id <> excluded.server_id)::integer
+  RETURNING namespace_id, epoch
+"""
+
+
+async def bind_all(database: Database, server_id: UUID | None = None) -> Bindings:
+  """Bind every namespace to a server, as its leader would, and tell it."""
+  bindings = Bindings(ServerId(server_id or new_id()))
+  rows = await database.fetch(query(BIND_ALL), server_id=bindings.server_id)
+  bindings.replace({row["namespace_id"]: row["epoch"] for row in rows})
+  return bindings
 
 
 def query(text: str) -> Query:

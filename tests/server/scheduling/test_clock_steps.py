@@ -8,7 +8,7 @@ import attrs
 import pytest
 from support.clock import OWN_CLOCK, SET_CLOCK
 from support.postgres import Postgres
-from support.world import make_job, make_schedule, query, read_cursor
+from support.world import bind_all, make_job, make_schedule, query, read_cursor
 
 from hetuflow.nursery import Wakeup
 from hetuflow.protocol.model import Schedule
@@ -76,7 +76,11 @@ async def story(postgres: Postgres, template: str) -> AsyncIterator[Story]:
     settings = StorageSettings(dsn=postgres.dsn(name), statement_timeout=20)
     async with open_storage(settings) as database:
       server = Generator(
-        database, horizon=HORIZON.total_seconds(), interval=1.0, wakeup=Wakeup()
+        database,
+        await bind_all(database),
+        horizon=HORIZON.total_seconds(),
+        interval=1.0,
+        wakeup=Wakeup(),
       )
       told = Story(database, server)
       await told.set_clock(START)
