@@ -132,6 +132,23 @@ async def left_within(server: Server, since: float) -> float:
   return datetime.fromisoformat(said["timestamp"]).timestamp() - since
 
 
+async def test_a_namespace_has_a_server_at_once_from_the_start_and_when_it_is_made(
+  house: House,
+) -> None:
+  with trio.fail_after(60):
+    server = await house.start("first")
+    await wait_until(house.bindings, within=0.5)
+    async with client_of(server) as client:
+      await client.send(system.create_namespace({"id": "new"}))
+
+      async def has_two() -> bool:
+        """Look at what the API says."""
+        [seen] = await all_of(client, system.list_servers())
+        return bool(seen.namespaces == 2 and seen.leader and seen.alive)
+
+      await wait_until(has_two, within=0.5)
+
+
 async def test_a_killed_leader_is_followed_in_time_and_only_its_namespaces_move(
   house: House,
 ) -> None:

@@ -1,8 +1,9 @@
 """Upkeep of the database.
 
-Run by: one child of each server. Owns nothing: it makes partitions ahead and forgets
-what is of no use any more; that several servers do so, or one dies half way, is
-harmless. While the database is away it waits.
+Run by: the leader group of the server that leads. Owns nothing: it makes partitions ahead
+and forgets what is of no use any more; that one dies half way, or goes on when another
+leads already, is harmless, so that no term is checked. While the database is away it
+waits.
 """
 
 from collections.abc import Awaitable, Callable

@@ -60,7 +60,7 @@ class Elector:
     self._outage = Outage(
       Unavailable,
       event="elector_waits_for_database",
-      backoff=Backoff(maximum=RETRY_INTERVAL),
+      backoff=Backoff(maximum=1.0),
     )
 
   async def run(
