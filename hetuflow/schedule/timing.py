@@ -70,7 +70,7 @@ class Timing:
   calendars: tuple[CalendarUse, ...] = ()
   _zone: ZoneInfo = field(init=False, eq=False, repr=False)
   # One of the two, unless the times are those of a plain series.
-  _walls: WallTimes | None = field(init=False, eq=False, repr=False)
+  walls: WallTimes | None = field(init=False, eq=False, repr=False)
   _dated: DatedSeries | None = field(init=False, eq=False, repr=False, default=None)
   # Microseconds since the epoch: nothing fires at or before _floor, or after _ceiling.
   _floor: int = field(init=False, eq=False, repr=False, default=-LAST)
@@ -83,7 +83,7 @@ class Timing:
     """Return the zone by its name."""
     return load_zone(self.timezone)
 
-  @_walls.default
+  @walls.default
   def _make_walls(self) -> WallTimes | None:
     """Return the wall times of a cron schedule."""
     if self.cron_expression is None:
@@ -108,7 +108,7 @@ class Timing:
       self._derive("_anchor", _anchor_of(self))
       self._derive("_step", round(self.interval_seconds * SECOND))
 
-    if self.calendars and self._walls is None:
+    if self.calendars and self.walls is None:
       self._derive("_dated", self._make_dated())
 
   def _derive(self, name: str, value: object) -> None:
@@ -132,9 +132,9 @@ class Timing:
     """
     after = max(after, self._floor)
     until = min(until, self._ceiling)
-    if self._walls is not None:
+    if self.walls is not None:
       found = next_instant(
-        self._walls,
+        self.walls,
         self._zone,
         self.dst,
         after=after // SECOND,
@@ -155,9 +155,9 @@ class Timing:
     """
     after = max(after, self._floor)
     until = min(until, self._ceiling)
-    if self._walls is not None:
+    if self.walls is not None:
       return count_instants(
-        self._walls,
+        self.walls,
         self._zone,
         self.dst,
         after=after // SECOND,
