@@ -33,6 +33,7 @@ from hetuflow.server.scheduling.leading.office import Office
 from hetuflow.server.scheduling.limiter import Limiter
 from hetuflow.server.scheduling.notifier import Notifier
 from hetuflow.server.scheduling.poller import Poller
+from hetuflow.server.scheduling.reconciler import Reconciler
 from hetuflow.server.scheduling.recorder import Recorder
 from hetuflow.server.scheduling.registry import Announcer, Registry
 from hetuflow.server.sessions import Sessions
@@ -86,6 +87,7 @@ def build_tree(services: "Services") -> Group:
         doc="a part for each matching agent; the end when all parts have ended",
       ),
       Child("limiter", s.limiter.run, doc="free places go to those who wait"),
+      Child("reconciler", s.reconciler.run, doc="daemons and delays are kept going"),
       Child("poller", s.poller.run, doc="claims for waiting agents"),
       Child("canceller", s.canceller.run, doc="requested cancels reach the agents"),
       Child("announcer", s.announcer.run, doc="server.json while all of it runs"),
@@ -132,6 +134,7 @@ class Services:
   leader: Supervisor
   generator: Generator
   broadcaster: Broadcaster
+  reconciler: Reconciler
   limiter: Limiter
   poller: Poller
   canceller: Canceller
@@ -168,6 +171,7 @@ class Services:
     to_beat, to_balance = Wakeup(), Wakeup()
     poller = Poller(database, sessions, interval=settings.poll_interval, wakeup=to_poll)
     broadcaster = Broadcaster(database, bindings, Wakeup())
+    reconciler = Reconciler(database, bindings, Wakeup(), horizon=settings.horizon)
     limiter = Limiter(database, bindings, Wakeup())
 
     def hear(payload: str | None) -> None:
@@ -185,6 +189,7 @@ class Services:
       if payload is None or payload == "routes" or payload.startswith("tasks:"):
         poller.hint(payload)
       broadcaster.hint(payload)
+      reconciler.hint(payload)
       limiter.hint(payload)
 
     gateway = Gateway(
@@ -246,6 +251,7 @@ class Services:
         wakeup=to_plan,
       ),
       broadcaster=broadcaster,
+      reconciler=reconciler,
       limiter=limiter,
       poller=poller,
       canceller=Canceller(database, sessions, to_cancel),

@@ -23,7 +23,12 @@ from hetuflow.storage.plan import plan_schedule
 from hetuflow.storage.planning import list_behind, plan_tasks
 from hetuflow.storage.rows import from_row
 from hetuflow.storage.sql import load_queries
-from hetuflow.storage.timing import Calendars, read_calendars, timing_of
+from hetuflow.storage.timing import (
+  Calendars,
+  is_planned,
+  read_calendars,
+  timing_of,
+)
 
 __all__ = ["catch_up", "first_cursor", "read_schedule", "replanned"]
 
@@ -41,7 +46,8 @@ def read_schedule(record: Record, calendars: Calendars) -> Schedule:
   """Build a schedule from its row, with its next run.
 
   That is the earliest task planned for later or, if earlier, the first fire behind what
-  is planned; None when it is disabled, its job is, or no run is left.
+  is planned, or the end of an interval that is counted from the end of the last task;
+  None when it is disabled, its job is, or no run is left.
 
   Args:
     record: of ``select_schedules`` or ``list_schedules``.
@@ -52,7 +58,11 @@ def read_schedule(record: Record, calendars: Calendars) -> Schedule:
     return schedule
   try:
     planned = max(record["read_at"], record["cursor_at"])
-    runs = (record["planned_run_at"], _next_run(schedule, calendars, planned, gone=0))
+    runs = (
+      record["planned_run_at"],
+      record["kept_next_at"],
+      _next_run(schedule, calendars, planned, gone=0),
+    )
   except ScheduleError:
     # Its zone is not known here, though it was where it was made: still to be read.
     return schedule
@@ -172,7 +182,9 @@ async def _begin_anew(
 def _next_run(
   schedule: Schedule, calendars: Calendars, after: datetime, *, gone: int
 ) -> datetime | None:
-  """Find the next planned time after a moment, if a run is left."""
+  """Find the next planned time after a moment, if there are any and a run is left."""
+  if not is_planned(schedule):
+    return None
   timing: Timing = timing_of(schedule, calendars)
   if schedule.max_runs is not None and schedule.run_count - gone >= schedule.max_runs:
     return None

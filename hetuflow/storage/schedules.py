@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import attrs
 
-from hetuflow.errors import Conflict, ProtocolError
+from hetuflow.errors import Conflict, ProtocolError, ScheduleError
+from hetuflow.protocol.checks import FieldError
 from hetuflow.protocol.model import (
   UNSET,
   JobId,
@@ -21,15 +22,18 @@ from hetuflow.protocol.model import (
   UnsetType,
   new_id,
 )
-from hetuflow.protocol.states import JobStatus
+from hetuflow.protocol.states import JobStatus, ScheduleKind
 from hetuflow.schedule import next_fire
 from hetuflow.storage.connect import Connection, Record
 from hetuflow.storage.replan import first_cursor, read_schedule, replanned
+from hetuflow.storage.replicas import restart_intervals, stop_daemon
 from hetuflow.storage.rows import Executor, changes, criteria, found, repeated
 from hetuflow.storage.sql import load_queries
 from hetuflow.storage.timing import (
+  check_window,
   find_calendars,
   hold_calendars,
+  is_planned,
   read_calendars,
   timing_for,
   timing_of,
@@ -49,7 +53,7 @@ __all__ = [
 
 _sql = load_queries("schedules")
 
-_TIMES = ("cron_expression", "run_at", "interval_seconds")
+_TIMES = ("run_at", "interval_seconds")
 
 
 async def create_schedule(database: Executor, wish: ScheduleForCreate) -> Schedule:
@@ -86,19 +90,24 @@ async def add_schedule(
   id = ScheduleId(new_id())
   now: datetime = await connection.fetchval(_sql.read_clock)
   namespace_id = job["namespace_id"]
-  calendars = await hold_calendars(connection, namespace_id, wish.calendars)
-  timing = timing_for(
-    wish, id=id, namespace_id=namespace_id, created_at=now, calendars=calendars
-  )
   cursor = first_cursor(wish, now)
-  active = wish.enabled and job["status"] == JobStatus.ENABLED
+  first = None
+  if is_planned(wish):
+    calendars = await hold_calendars(connection, namespace_id, wish.calendars)
+    timing = timing_for(
+      wish, id=id, namespace_id=namespace_id, created_at=now, calendars=calendars
+    )
+    if wish.enabled and job["status"] == JobStatus.ENABLED:
+      first = next_fire(timing, after=cursor)
+  else:
+    _check_unplanned(wish, job["name"])
   values = criteria(wish) | {
     "id": id,
     "namespace_id": namespace_id,
     "job_id": job["id"],
     "name": wish.name or f"{wish.kind}-{id.hex[-8:]}",
     "cursor_at": cursor,
-    "next_plan_at": next_fire(timing, after=cursor) if active else None,
+    "next_plan_at": first,
     "created_at": now,
   }
   if await connection.fetchval(_sql.insert_schedule, **values) is None:
@@ -158,7 +167,7 @@ async def update_schedule(
   async with _locked(database, id, uses) as (connection, job):
     before = await get_schedule(connection, id)
     values = changes(_complete(before, update))
-    await _check(connection, attrs.evolve(before, **_given(values)))
+    await _check(connection, attrs.evolve(before, **_given(values)), job["name"])
     new_run_at = update.run_at is not UNSET and update.run_at != before.run_at
     async with replanned(connection, job["namespace_id"], [id], new_run_at=new_run_at):
       try:
@@ -167,15 +176,31 @@ async def update_schedule(
         if "sched_schedule_name" in str(error):
           raise _taken(str(update.name), job["name"]) from error
         raise
+    await restart_intervals(connection, id)
     return await get_schedule(connection, id)
 
 
-async def _check(connection: Connection, schedule: Schedule) -> None:
-  """Raise ScheduleError unless a schedule could be as it is wanted."""
+async def _check(connection: Connection, schedule: Schedule, job_name: str) -> None:
+  """Raise an error that names the field unless a schedule could be as it is wanted."""
+  fields = [field.name for field in attrs.fields(ScheduleForCreate)]
+  try:
+    ScheduleForCreate(**{name: getattr(schedule, name) for name in fields})
+  except FieldError as error:
+    raise ProtocolError([(f"$.{error.field}", error.message)]) from error
+  if not is_planned(schedule):
+    _check_unplanned(schedule, job_name)
+    return
   timing_of(
     schedule,
     await find_calendars(connection, schedule.namespace_id, schedule.calendars),
   )
+
+
+def _check_unplanned(schedule: Schedule | ScheduleForCreate, job_name: str) -> None:
+  """Raise ScheduleError unless a schedule could be that has no times of its own."""
+  check_window(schedule)
+  if schedule.after is not None and schedule.after.job == job_name:
+    raise ScheduleError("a job cannot follow itself", field="after.job")
 
 
 @repeated
@@ -198,6 +223,8 @@ async def set_schedule_enabled(database: Executor, id: UUID, enabled: bool) -> S
 async def delete_schedule(database: Executor, id: UUID) -> None:
   """Remove a schedule and what it has planned for later; claimed tasks go on.
 
+  Not those of a daemon, which would go on for ever.
+
   Raises:
     NotFound: there is no such schedule.
   """
@@ -206,6 +233,7 @@ async def delete_schedule(database: Executor, id: UUID) -> None:
     await connection.fetch(
       _sql.delete_future_tasks, namespace_id=job["namespace_id"], ids=[id], now=now
     )
+    await stop_daemon(connection, job["namespace_id"], id)
     await connection.fetch(_sql.delete_schedule, id=id)
 
 
@@ -258,22 +286,17 @@ async def _share_job(connection: Connection, id: JobId) -> Record:
 
 
 def _complete(before: Schedule, update: ScheduleForUpdate) -> ScheduleForUpdate:
-  """Refuse a time of another kind, and let one of two times replace the other."""
+  """Let one of two times replace the other; whether it belongs there is checked later."""
   given = [name for name in _TIMES if getattr(update, name) is not UNSET]
-  allowed = _TIMES[:1] if before.kind == "cron" else _TIMES[1:]
-  issues = [
-    (f"$.{name}", f"does not belong to a schedule of kind {before.kind}")
-    for name in given
-    if name not in allowed
-  ]
-  if not issues and len(given) > 1:
-    issues = [(f"$.{given[0]}", f"expected only one of {', '.join(given)}")]
-  if issues:
-    raise ProtocolError(issues)
-  if not given or before.kind == "cron":
+  if before.kind is not ScheduleKind.TIME or not given:
     return update
-  other: Any = {name: None for name in allowed if name not in given}
-  return attrs.evolve(update, **cast(dict[str, Any], other))
+  if len(given) > 1:
+    problem = f"expected only one of {', '.join(given)}"
+    raise ProtocolError([(f"$.{given[0]}", problem)])
+  other: dict[str, Any] = {name: None for name in _TIMES if name not in given}
+  if given == ["run_at"] and update.fixed_delay is UNSET:
+    other["fixed_delay"] = False
+  return attrs.evolve(update, **other)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

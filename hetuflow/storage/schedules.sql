@@ -42,7 +42,10 @@ SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.enabled, s.timezone,
     ELSE s.last_run_at END AS last_run_at,
   (SELECT min(t.planned_at) FROM sched_task AS t
     WHERE t.completed_at = 'infinity' AND t.namespace_id = s.namespace_id
-      AND t.schedule_id = s.id AND t.planned_at > now()) AS planned_run_at
+      AND t.schedule_id = s.id AND t.planned_at > now()) AS planned_run_at,
+  (SELECT r.next_at FROM sched_replica AS r
+    WHERE r.schedule_id = s.id AND r.replica = 0 AND s.fixed_delay
+      AND (s.end_at IS NULL OR r.next_at <= s.end_at)) AS kept_next_at
 FROM sched_schedule AS s
 JOIN sched_job AS j ON j.id = s.job_id
 WHERE s.id = ANY($ids::uuid[])
@@ -62,7 +65,10 @@ SELECT s.id, s.namespace_id, s.job_id, s.name, s.kind, s.enabled, s.timezone,
     ELSE s.last_run_at END AS last_run_at,
   (SELECT min(t.planned_at) FROM sched_task AS t
     WHERE t.completed_at = 'infinity' AND t.namespace_id = s.namespace_id
-      AND t.schedule_id = s.id AND t.planned_at > now()) AS planned_run_at
+      AND t.schedule_id = s.id AND t.planned_at > now()) AS planned_run_at,
+  (SELECT r.next_at FROM sched_replica AS r
+    WHERE r.schedule_id = s.id AND r.replica = 0 AND s.fixed_delay
+      AND (s.end_at IS NULL OR r.next_at <= s.end_at)) AS kept_next_at
 FROM sched_schedule AS s
 JOIN sched_job AS j ON j.id = s.job_id
 WHERE ($namespace_id::text IS NULL OR s.namespace_id = $namespace_id)

@@ -13,15 +13,17 @@ from hetuflow.protocol.model import (
   ScheduleForPreview,
 )
 from hetuflow.protocol.states import ScheduleKind
-from hetuflow.schedule import Calendar, CalendarUse, DstPolicy, Timing
+from hetuflow.schedule import Calendar, CalendarUse, DstPolicy, Timing, load_zone
 from hetuflow.storage.connect import Connection, Record
 from hetuflow.storage.rows import Executor
 from hetuflow.storage.sql import load_queries
 
 __all__ = [
   "Calendars",
+  "check_window",
   "find_calendars",
   "hold_calendars",
+  "is_planned",
   "read_calendars",
   "timing_for",
   "timing_of",
@@ -100,6 +102,26 @@ def _parse(definition: object) -> Calendar | ScheduleError:
     return Calendar.parse(definition)
   except ScheduleError as error:
     return error
+
+
+def is_planned(schedule: Schedule | ScheduleForCreate) -> bool:
+  """Tell whether the times of a schedule are known ahead.
+
+  They are not where it waits for something to end or to happen.
+  """
+  return schedule.kind in _PLANNED and not schedule.fixed_delay
+
+
+def check_window(schedule: Schedule | ScheduleForCreate) -> None:
+  """Check what a schedule without planned times says of time.
+
+  Raises:
+    ScheduleError: its zone is unknown, or it ends before it starts; names the field.
+  """
+  load_zone(schedule.timezone)
+  start, end = schedule.start_at, schedule.end_at
+  if start is not None and end is not None and start >= end:
+    raise ScheduleError("end_at must lie after start_at", field="end_at")
 
 
 def timing_of(schedule: Schedule, calendars: Calendars | None = None) -> Timing:

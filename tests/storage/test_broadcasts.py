@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 import trio
-from support.members import DEFAULT, SET_LEASE, join
+from support.members import SET_LEASE, claim_all, join, report
 from support.plans import explain_generic, scans
 from support.world import make_job, query
 
-from hetuflow.protocol.messages import TaskInstanceUpdate
 from hetuflow.protocol.model import (
   Task,
   TaskConfig,
@@ -28,15 +27,8 @@ from hetuflow.storage.broadcasts import (
   survey_broadcasts,
 )
 from hetuflow.storage.connect import Database
-from hetuflow.storage.routes import list_routes
 from hetuflow.storage.tasks import create_tasks, get_task, query_tasks
-from hetuflow.storage.transitions import (
-  ClaimOffer,
-  claim_tasks,
-  record_updates,
-  request_cancel,
-  revive_task,
-)
+from hetuflow.storage.transitions import request_cancel, revive_task
 
 NAMESPACES = ["default"]
 AGE = query("""
@@ -71,39 +63,13 @@ async def parts_of(database: Database, parent: TaskId) -> list[Task]:
 
 
 async def run_part(
-  database: Database, session: Session, status: TaskInstanceStatus | None
+  database: Database, session: Session, status: TaskInstanceStatus
 ) -> int:
   """Let an agent claim what is for it and report how that ended; say how much it was."""
-  [route] = [
-    route.id
-    for route in await list_routes(database, NAMESPACES)
-    if route.selector.get("agent") == str(session.agent_id)
-  ]
-  rows = await claim_tasks(
-    database,
-    ClaimOffer(
-      namespace_id=DEFAULT,
-      agents=[session.agent_id],
-      sessions=[session.id],
-      routes=[route],
-      floors=[session.connected_at.replace(year=1970)],
-      run_agents=[session.agent_id] * 10,
-      hold_agents=[],
-    ),
-  )
-  if status is not None:
-    updates = [
-      TaskInstanceUpdate(
-        instance_id=row["instance_id"],
-        namespace_id=DEFAULT,
-        claim_token=row["claim_token"],
-        status=status,
-        exit_code=0 if status is TaskInstanceStatus.SUCCEEDED else 1,
-      )
-      for row in rows
-    ]
-    await record_updates(database, DEFAULT, updates)
-  return len(rows)
+  claims = await claim_all(database, session)
+  exit_code = int(status is TaskInstanceStatus.FAILED)
+  await report(database, claims, status, exit_code=exit_code)
+  return len(claims)
 
 
 async def test_each_matching_agent_gets_a_part_of_its_own(database: Database) -> None:
@@ -203,26 +169,14 @@ async def test_a_cancel_reaches_the_parts_and_ends_the_whole(
   working, _, _ = await make_agents(database)
   parent = await make_parent(database)
   await spread_broadcasts(database, NAMESPACES)
-  await run_part(database, working, None)
+  claims = await claim_all(database, working)
   assert (await request_cancel(database, parent)).status is TaskStatus.RUNNING
   assert await cancel_parts(database, NAMESPACES) == 3
   assert await cancel_parts(database, NAMESPACES) == 0
   statuses = [part.status for part in await parts_of(database, parent)]
   assert sorted(statuses) == ["cancelled", "cancelled", "dispatched"]
   assert await end_broadcasts(database, NAMESPACES) == 0
-  row = await database.fetchrow(
-    query(
-      "SELECT id, claim_token FROM sched_task_instance WHERE namespace_id='default'"
-    )
-  )
-  assert row is not None
-  update = TaskInstanceUpdate(
-    instance_id=row["id"],
-    namespace_id=DEFAULT,
-    claim_token=row["claim_token"],
-    status=TaskInstanceStatus.CANCELLED,
-  )
-  await record_updates(database, DEFAULT, [update])
+  await report(database, claims, TaskInstanceStatus.CANCELLED)
   await end_broadcasts(database, NAMESPACES)
   task = await get_task(database, parent)
   assert (task.status, task.reason) == (TaskStatus.CANCELLED, "cancelled by request")

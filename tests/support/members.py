@@ -11,6 +11,7 @@ from hetuflow.protocol.messages import (
   AgentRegisterRequest,
   DispatchedTask,
   DispatchTaskRequest,
+  TaskInstanceUpdate,
 )
 from hetuflow.protocol.model import (
   AgentCapabilities,
@@ -22,12 +23,15 @@ from hetuflow.protocol.model import (
   TaskId,
   new_id,
 )
+from hetuflow.protocol.states import TaskInstanceStatus
+from hetuflow.server.scheduling.routing import satisfies
 from hetuflow.server.session import Session
 from hetuflow.server.sessions import Sessions
 from hetuflow.storage.connect import Database, Record
 from hetuflow.storage.registration import register_agent
+from hetuflow.storage.routes import list_routes
 from hetuflow.storage.tasks import create_tasks
-from hetuflow.storage.transitions import ClaimOffer, claim_tasks
+from hetuflow.storage.transitions import ClaimOffer, claim_tasks, record_updates
 
 DEFAULT = NamespaceId("default")
 COUNT = query("""
@@ -133,3 +137,38 @@ async def claim_one(database: Database, job: Job) -> Record:
     ),
   )
   return row
+
+
+async def claim_all(database: Database, session: Session) -> list[Record]:
+  """Let an agent claim everything that is for it, or for agents like it."""
+  routes = await list_routes(database, session.namespace_ids)
+  found = [route.id for route in routes if satisfies(session, route)]
+  return await claim_tasks(
+    database,
+    ClaimOffer(
+      namespace_id=DEFAULT,
+      agents=[session.agent_id],
+      sessions=[session.id],
+      routes=found,
+      floors=[datetime(1970, 1, 1, tzinfo=UTC)] * len(found),
+      run_agents=[session.agent_id] * 100,
+      hold_agents=[],
+    ),
+  )
+
+
+async def report(
+  database: Database, claims: list[Record], status: TaskInstanceStatus, **more: Any
+) -> None:
+  """Let the agents of some claims say how they stand."""
+  updates = [
+    TaskInstanceUpdate(
+      instance_id=row["instance_id"],
+      namespace_id=DEFAULT,
+      claim_token=row["claim_token"],
+      status=status,
+      **more,
+    )
+    for row in claims
+  ]
+  assert await record_updates(database, DEFAULT, updates) == {}

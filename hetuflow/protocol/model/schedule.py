@@ -229,6 +229,11 @@ class ScheduleForCreate:
       raise FieldError("event_filter", "expected only with event_name")
     if self.calendars and self.kind not in (ScheduleKind.CRON, ScheduleKind.TIME):
       raise FieldError("calendars", f"do not belong to a schedule of kind {self.kind}")
+    if self.calendars and self.fixed_delay:
+      raise FieldError("calendars", "expected none with fixed_delay")
+    if self.kind is ScheduleKind.DAEMON and (self.max_runs or self.jitter_seconds):
+      name = "max_runs" if self.max_runs else "jitter_seconds"
+      raise FieldError(name, "does not belong to a schedule of kind daemon")
 
 
 @attrs.frozen(kw_only=True)
