@@ -192,7 +192,12 @@ CREATE TABLE sched_agent (
   connected_at timestamptz,
   last_heartbeat_at timestamptz,
   created_at timestamptz NOT NULL DEFAULT now(),
-  updated_at timestamptz NOT NULL DEFAULT now()
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  -- since when it is to take nothing new, over all its sessions
+  drain_requested_at timestamptz,
+  -- what one of its sessions is to be told
+  order_kind text CHECK (order_kind IN ('disconnect', 'shutdown')),
+  order_session_id uuid
 ) WITH (fillfactor = 50);
 
 -- What an agent shows to be let in; only the SHA-256 of the token is kept.

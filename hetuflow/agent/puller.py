@@ -54,6 +54,7 @@ class Puller:
     self._paused = False
     self._draining = False
     self._withdrawn = False
+    self._resumed = False
 
   async def run(
     self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -75,9 +76,10 @@ class Puller:
     self._instances.freed.set()
 
   def resume(self) -> None:
-    """Grant again."""
+    """Grant again, from nothing: what was granted meanwhile nobody took."""
     _log.info("pulling_resumed")
     self._paused = False
+    self._resumed = True
     self._instances.freed.set()
 
   def note_dispatched(self, run: int, hold: int) -> None:
@@ -94,6 +96,9 @@ class Puller:
     """
     if self._draining or self._paused:
       return await self._withdraw(session)
+    if self._resumed:
+      self._resumed = False
+      await self._withdraw(session)  # unless the pause was long enough for that
     if not self._may_take():
       return None
     instances = self._instances

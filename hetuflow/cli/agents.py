@@ -5,17 +5,19 @@ import click
 from hetuflow.cli import show
 from hetuflow.cli.find import find_agent
 from hetuflow.cli.session import Session, group, json_option, pass_session
-from hetuflow.client.calls import system
+from hetuflow.client.calls import gateway, system
 from hetuflow.protocol import wire
 from hetuflow.protocol.model import Agent
 from hetuflow.protocol.states import AgentStatus
 
 __all__ = ["agents", "print_agents"]
 
+NAMES = click.argument("names", metavar="AGENT...", nargs=-1, required=True)
+
 
 @group("agents")
 def agents() -> None:
-  """Look at agents: who runs tasks."""
+  """Look after agents: who runs tasks."""
 
 
 @agents.command("list")
@@ -58,3 +60,30 @@ def show_agent(session: Session, name: str, as_json: bool) -> None:
     show.print_json(agent)
   else:
     show.print_facts(wire.dump(agent).items())
+
+
+@agents.command("drain")
+@NAMES
+@pass_session
+def drain_agents(session: Session, names: tuple[str, ...]) -> None:
+  """Let agents take nothing new until they are resumed."""
+  for name in names:
+    session.send(gateway.drain_agent(find_agent(session, name).id))
+
+
+@agents.command("resume")
+@NAMES
+@pass_session
+def resume_agents(session: Session, names: tuple[str, ...]) -> None:
+  """Let drained agents take work again."""
+  for name in names:
+    session.send(gateway.resume_agent(find_agent(session, name).id))
+
+
+@agents.command("disconnect")
+@NAMES
+@pass_session
+def disconnect_agents(session: Session, names: tuple[str, ...]) -> None:
+  """End the sessions of agents; they connect anew."""
+  for name in names:
+    session.send(gateway.disconnect_agent(find_agent(session, name).id))

@@ -30,7 +30,7 @@ COMMANDS = {
   "tasks": ("tasks:tasks", "Look after tasks: planned occurrences of jobs."),
   "explain": ("explain:explain", "Say why a task is not running, or ran as it did."),
   "logs": ("logs:logs", "Print what a task instance printed."),
-  "agents": ("agents:agents", "Look at agents: who runs tasks."),
+  "agents": ("agents:agents", "Look after agents: who runs tasks."),
   "namespaces": ("namespaces:namespaces", "Look after namespaces."),
   "preview": ("preview:preview", "Show when a cron expression fires."),
   "import": ("imports:import_", "Take over jobs from elsewhere."),

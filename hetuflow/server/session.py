@@ -19,6 +19,8 @@ import trio
 from hetuflow.nursery import Wakeup
 from hetuflow.protocol import wire
 from hetuflow.protocol.messages import (
+  AgentCommand,
+  AgentCommandKind,
   DispatchedTask,
   DispatchTaskRequest,
   MessageKind,
@@ -27,9 +29,11 @@ from hetuflow.protocol.model import (
   AgentCapabilities,
   AgentId,
   AgentMetrics,
+  Connection,
   NamespaceId,
   new_id,
 )
+from hetuflow.server.traffic import Traffic
 from hetuflow.storage.routes import Route
 
 __all__ = ["Session", "Unacknowledged"]
@@ -51,6 +55,7 @@ class Unacknowledged:
   payload: DispatchTaskRequest
   tries: int = 1
   retry_at: float
+  sent_at: float = attrs.field(factory=trio.current_time)
 
   def encode(self) -> bytes:
     """Write it, under the same id each time."""
@@ -64,7 +69,8 @@ class Session:
   ``run`` and ``hold`` are the places it has granted and not got tasks for; ``routes``
   remembers, per namespace, which routes it satisfies and for which reading of them;
   ``token_id`` is that of the token it was let in by; ``heard_at`` is when it last gave a
-  sign of life, on Trio's clock.
+  sign of life, on Trio's clock. ``drained`` is that operators want it to take nothing new,
+  ``obeyed`` that it was told the one thing that this session was to be told.
   """
 
   agent_id: AgentId
@@ -92,12 +98,15 @@ class Session:
   wakeup: Wakeup = attrs.field(factory=Wakeup)
   closing: tuple[int, str] | None = None
   closed: trio.Event = attrs.field(factory=trio.Event)
-  received: int = 0
-  sent: int = 0
+  drained: bool = False
+  obeyed: bool = False
+  struck_off: bool = False
+  ack_seconds: float | None = None
+  traffic: Traffic = attrs.field(factory=Traffic)
 
   def grant(self, run: int, hold: int) -> None:
     """Add to the budgets what the agent offers; one that has to go gets nothing more."""
-    if self.closing is not None:
+    if self.closing is not None or self.drained:
       return
     self.draining = False
     self.run += run
@@ -108,8 +117,29 @@ class Session:
     self.draining = True
     self.run = self.hold = 0
 
+  def drain(self) -> None:
+    """Let the agent take nothing new, as operators want it, and tell it so."""
+    self.drained = True
+    self.withdraw()
+    self._command(AgentCommandKind.DRAIN, "drained by an operator")
+
+  def resume(self) -> None:
+    """Let the agent take work again; it grants anew."""
+    self.drained = False
+    self._command(AgentCommandKind.RESUME, "resumed by an operator")
+
+  def shut_down(self) -> None:
+    """Ask the agent to end once what it runs has ended."""
+    self._command(AgentCommandKind.SHUTDOWN, "shut down by an operator")
+
+  def _command(self, kind: AgentCommandKind, why: str) -> None:
+    """Ask the agent to do something with itself."""
+    command = AgentCommand(command=kind, reason=why)
+    self.send(MessageKind.AGENT_COMMAND, command)
+
   def send(self, kind: MessageKind, payload: object) -> None:
     """Put a message on its way; an agent that does not read is disconnected."""
+    self.traffic.sent[kind] += 1
     self._enqueue(wire.encode_envelope(kind, payload))
 
   def dispatch(self, payload: DispatchTaskRequest) -> None:
@@ -130,6 +160,7 @@ class Session:
       self.dispatch(_part(payload, payload.tasks[middle:]))
       return
     self.unacknowledged[message.message_id] = message
+    self.traffic.sent[message.kind] += 1
     self.at_rest, self.dispatched_at = False, time.monotonic()
     self._enqueue(frame)
 
@@ -144,7 +175,9 @@ class Session:
 
   def acknowledge(self, message_id: UUID) -> None:
     """Strike a message off; one that is not known is a repetition."""
-    self.unacknowledged.pop(message_id, None)
+    message = self.unacknowledged.pop(message_id, None)
+    if message is not None:
+      self.ack_seconds = trio.current_time() - message.sent_at
 
   def repeat_overdue(self, limit: int) -> Unacknowledged | None:
     """Send overdue messages again.
@@ -180,21 +213,25 @@ class Session:
     self.closed.set()
     self.wakeup.set()
 
-  def describe(self) -> dict[str, object]:
+  def describe(self) -> Connection:
     """Return what ``GET /gateway/connections`` shows."""
-    return {
-      "session_id": str(self.id),
-      "agent_id": str(self.agent_id),
-      "name": self.name,
-      "namespace_ids": self.namespace_ids,
-      "connected_at": self.connected_at.isoformat().replace("+00:00", "Z"),
-      "run": self.run,
-      "hold": self.hold,
-      "unacknowledged": len(self.unacknowledged),
-      "waiting_frames": len(self.frames),
-      "frames_received": self.received,
-      "frames_sent": self.sent,
-    }
+    return Connection(
+      session_id=self.id,
+      agent_id=self.agent_id,
+      name=self.name,
+      namespace_ids=self.namespace_ids,
+      epoch=self.epoch,
+      compression=self.compression,
+      draining=self.draining or self.drained,
+      connected_at=self.connected_at,
+      silence=trio.current_time() - self.heard_at,
+      ack_ms=None if self.ack_seconds is None else self.ack_seconds * 1000,
+      run=self.run,
+      hold=self.hold,
+      unacknowledged=len(self.unacknowledged),
+      waiting_frames=len(self.frames),
+      **attrs.asdict(self.traffic),
+    )
 
   def _enqueue(self, frame: bytes) -> None:
     """Append a frame, unless the agent has stopped reading."""

@@ -13,9 +13,9 @@ import trio
 from hetuflow.nursery import NodeState
 from hetuflow.nursery.spec import Outline
 from hetuflow.nursery.state import Kind, Status
-from hetuflow.protocol.messages import MessageKind
 from hetuflow.protocol.model import AgentId, NamespaceId
 from hetuflow.server.session import Session
+from hetuflow.server.traffic import Traffic
 
 __all__ = ["Sessions"]
 
@@ -31,6 +31,7 @@ class Sessions:
     self._empty = trio.Event()
     self.ended: tuple[int, str] | None = None
     self.opened = 0
+    self._past = Traffic()
 
   def __len__(self) -> int:
     return len(self._by_agent)
@@ -75,6 +76,10 @@ class Sessions:
     Whoever looks at it still, in the middle of a claim, finds nothing to claim for.
     """
     session.run = session.hold = 0
+    if session.struck_off:
+      return
+    session.struck_off = True
+    self._past.add(session.traffic)
     if self._by_agent.get(session.agent_id) is session:
       del self._by_agent[session.agent_id]
       if not self._by_agent:
@@ -84,6 +89,13 @@ class Sessions:
     """Wait until nobody is connected."""
     while self._by_agent:
       await self._empty.wait()
+
+  def traffic(self) -> Traffic:
+    """Return what was said on all connections, those that have ended too."""
+    total = Traffic()
+    for each in (self._past, *(session.traffic for session in self)):
+      total.add(each)
+    return total
 
   def agent_ids(self) -> list[AgentId]:
     """Return who is connected."""
@@ -100,12 +112,6 @@ class Sessions:
       for name in session.namespace_ids:
         groups.setdefault(name, []).append(session)
     return groups
-
-  def broadcast(self, kind: MessageKind, payload: object) -> int:
-    """Send a message to every connected agent; return to how many."""
-    for session in self:
-      session.send(kind, payload)
-    return len(self)
 
   def close_all(self, code: int, reason: str) -> None:
     """Ask for the end of every connection, for good: also of those that still come."""

@@ -165,7 +165,7 @@ class Services:
     clock = DatabaseClock()
     sessions = Sessions()
     recorder = Recorder(database)
-    presence = Presence(database, clock, lease=settings.session_lease)
+    presence = Presence(database, clock, sessions, lease=settings.session_lease)
     office, bindings = Office(ttl=settings.server_ttl), Bindings(ServerId(server.id))
     to_poll, to_plan, to_cancel = Wakeup(), Wakeup(), Wakeup()
     to_beat, to_balance = Wakeup(), Wakeup()
@@ -180,6 +180,8 @@ class Services:
         to_plan.set()
       if payload is None or payload == "cancels":
         to_cancel.set()
+      if payload is None or payload == "agents":
+        presence.hint()
       if payload is None or payload == "bindings":
         to_beat.set()
       if payload in (None, "servers", "namespaces"):

@@ -21,6 +21,7 @@ from hetuflow.protocol.model import (
 )
 from hetuflow.protocol.states import AgentStatus
 from hetuflow.storage.connect import Connection, Database
+from hetuflow.storage.orders import Order
 from hetuflow.storage.rows import criteria, found, from_row
 from hetuflow.storage.sql import load_queries
 
@@ -53,10 +54,14 @@ class Heartbeat:
 
 @attrs.frozen(kw_only=True)
 class Renewal:
-  """A session that is the live one: its agent's labels, and whether its token is good."""
+  """A session that is the live one: its agent's labels, and whether its token is good.
+
+  ``order`` is what operators want of the agent.
+  """
 
   labels: dict[str, str]
   admitted: bool
+  order: Order
 
 
 async def renew_sessions(
@@ -86,7 +91,11 @@ async def renew_sessions(
     lease=lease,
   )
   return {
-    row["session_id"]: Renewal(labels=row["labels"], admitted=row["admitted"])
+    row["session_id"]: Renewal(
+      labels=row["labels"],
+      admitted=row["admitted"],
+      order=Order(drained=row["drained"], kind=row["order_kind"]),
+    )
     for row in rows
   }
 

@@ -25,7 +25,9 @@ WHERE a.id = h.id AND a.session_id = h.session_id
 RETURNING a.session_id, a.labels || a.label_overrides AS labels,
   h.token_id IS NULL OR EXISTS (
     SELECT FROM sched_agent_token WHERE id = h.token_id
-  ) AS admitted
+  ) AS admitted,
+  a.drain_requested_at IS NOT NULL AS drained,
+  CASE WHEN a.order_session_id = a.session_id THEN a.order_kind END AS order_kind
 
 -- name: close_session
 -- An agent's connection has ended; its lease runs on.
@@ -47,8 +49,8 @@ WHERE t.completed_at = 'infinity' AND t.cancel_requested_at IS NOT NULL
 -- name: get_agent
 -- One agent.
 SELECT id, namespace_ids, name, version, server_id, clock_offset_ms,
-  CASE WHEN session_id IS NULL OR lease_until < now() THEN 'offline' ELSE status END
-    AS status,
+  CASE WHEN session_id IS NULL OR lease_until < now() THEN 'offline'
+    WHEN drain_requested_at IS NOT NULL THEN 'draining' ELSE status END AS status,
   labels || label_overrides AS labels, capabilities, metrics,
   connected_at, last_heartbeat_at, created_at, updated_at
 FROM sched_agent WHERE id = $id
@@ -56,8 +58,8 @@ FROM sched_agent WHERE id = $id
 -- name: query_agents
 -- A page of agents, newest first.
 SELECT id, namespace_ids, name, version, server_id, clock_offset_ms,
-  CASE WHEN session_id IS NULL OR lease_until < now() THEN 'offline' ELSE status END
-    AS status,
+  CASE WHEN session_id IS NULL OR lease_until < now() THEN 'offline'
+    WHEN drain_requested_at IS NOT NULL THEN 'draining' ELSE status END AS status,
   labels || label_overrides AS labels, capabilities, metrics,
   connected_at, last_heartbeat_at, created_at, updated_at
 FROM sched_agent
@@ -65,7 +67,8 @@ WHERE ($cursor::uuid IS NULL OR id < $cursor)
   AND ($namespace_id::text IS NULL OR $namespace_id = ANY(namespace_ids))
   AND ($name::text IS NULL OR name = $name)
   AND ($status::agent_status IS NULL OR $status =
-    CASE WHEN session_id IS NULL OR lease_until < now() THEN 'offline' ELSE status END)
+    CASE WHEN session_id IS NULL OR lease_until < now() THEN 'offline'
+      WHEN drain_requested_at IS NOT NULL THEN 'draining' ELSE status END)
 ORDER BY id DESC
 LIMIT $limit
 

@@ -35,12 +35,16 @@ RELEASE_LIMIT = 1_000
 
 @attrs.frozen(kw_only=True)
 class Registration:
-  """A session that was opened: when, with which labels, and which claims must go."""
+  """A session that was opened: when, with which labels, and which claims must go.
+
+  ``drained`` is that operators want the agent to take nothing new.
+  """
 
   server_time: datetime
   labels: dict[str, str]
   superseded: list[InstanceId]
   released: int
+  drained: bool = False
 
 
 @repeated  # a report of the session before may end what is being settled here
@@ -100,6 +104,7 @@ async def register_agent(
     labels=row["labels"],
     superseded=_superseded(claims, request.held),
     released=released,
+    drained=row["drained"],
   )
 
 

@@ -20,7 +20,8 @@ SET namespace_ids = excluded.namespace_ids, name = excluded.name,
   updated_at = now()
 WHERE (a.epoch, a.session_number) <= (excluded.epoch, excluded.session_number)
   AND ('*' = ANY($allowed::text[]) OR a.namespace_ids <@ $allowed::text[])
-RETURNING now() AS server_time, labels || label_overrides AS labels
+RETURNING now() AS server_time, labels || label_overrides AS labels,
+  drain_requested_at IS NOT NULL AS drained
 
 -- name: find_forbidden_namespaces
 -- Of the namespaces an agent belongs to, those that are not allowed.

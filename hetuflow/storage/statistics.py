@@ -54,7 +54,7 @@ async def read_job_statistics(executor: Executor, job_id: JobId) -> JobStatistic
     duration, start_error = await connection.fetch(
       _sql.job_attempts, job_id=job_id, limit=RECENT
     )
-  statuses = {TaskStatus(row["status"]): int(row["count"]) for row in rows}
+  statuses = {str(row["status"]): int(row["count"]) for row in rows}
   succeeded = statuses.get(TaskStatus.SUCCEEDED, 0)
   judged = succeeded + statuses.get(TaskStatus.FAILED, 0)
   return JobStatistics(

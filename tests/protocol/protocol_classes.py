@@ -12,6 +12,7 @@ from hetuflow.protocol.model import (
   calendar,
   config,
   explain,
+  gateway,
   job,
   namespace,
   schedule,
@@ -20,7 +21,7 @@ from hetuflow.protocol.model import (
 )
 
 MODULES = (
-  *(agent, calendar, config, explain, job, namespace, schedule, statistics, task),
+  *(agent, calendar, config, explain, gateway, job, namespace, schedule, statistics, task),
   *(envelope, files, session, work),
 )
 

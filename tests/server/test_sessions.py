@@ -146,13 +146,18 @@ async def test_waiting_until_nobody_is_connected() -> None:
       sessions.remove(second)
 
 
-async def test_a_broadcast_reaches_everybody() -> None:
+async def test_what_was_said_is_counted_also_of_sessions_that_have_ended() -> None:
   sessions = Sessions()
   members = [make_session() for _ in range(3)]
   for member in members:
     sessions.add(member)
-  assert sessions.broadcast(MessageKind.AGENT_COMMAND, DRAIN) == 3
-  assert [len(sent(member)) for member in members] == [1, 1, 1]
+    member.send(MessageKind.AGENT_COMMAND, DRAIN)
+    member.traffic.note_sent(100)
+  sessions.remove(members[0])
+  sessions.remove(members[0])
+  total = sessions.traffic()
+  assert (total.frames_sent, total.bytes_sent) == (3, 300)
+  assert total.sent == {"agent_command": 3}
 
 
 async def test_sessions_are_grouped_by_namespace() -> None:

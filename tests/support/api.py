@@ -7,8 +7,10 @@ import msgspec
 from quart import Response
 from quart_trio import QuartTrio
 
-from hetuflow.protocol.model import AgentId
+from hetuflow.protocol.model import Connection, GatewayStatistics
 from hetuflow.server.api import ApiServices
+from hetuflow.server.session import Session
+from hetuflow.server.traffic import Traffic
 
 MAX_BODY_SIZE = 4 * 1024**2
 
@@ -17,19 +19,22 @@ MAX_BODY_SIZE = 4 * 1024**2
 class Sessions:
   """A gateway with a fixed set of sessions and no network."""
 
-  agents: list[AgentId] = attrs.field(factory=list)
+  sessions: list[Session] = attrs.field(factory=list)
 
-  def connections(self) -> list[dict[str, Any]]:
-    return [{"agent_id": str(agent_id)} for agent_id in self.agents]
+  def connections(self) -> list[Connection]:
+    return [session.describe() for session in self.sessions]
 
-  def statistics(self) -> dict[str, Any]:
-    return {"sessions": len(self.agents)}
-
-  def disconnect(self, agent_id: AgentId, reason: str) -> bool:
-    if agent_id not in self.agents:
-      return False
-    self.agents.remove(agent_id)
-    return True
+  def statistics(self) -> GatewayStatistics:
+    return GatewayStatistics(
+      connections=len(self.sessions),
+      opened=len(self.sessions),
+      refused=0,
+      run=0,
+      hold=0,
+      unacknowledged=0,
+      waiting_frames=0,
+      **attrs.asdict(Traffic()),
+    )
 
   async def serve_websocket(self) -> None:
     raise AssertionError("no test opens a WebSocket here")

@@ -28,6 +28,13 @@ from hetuflow.protocol.model.config import (
   TaskConfig,
 )
 from hetuflow.protocol.model.explain import Explanation, Reason, ReasonCode
+from hetuflow.protocol.model.gateway import (
+  AgentOrder,
+  Broadcast,
+  Connection,
+  GatewayStatistics,
+  Ordered,
+)
 from hetuflow.protocol.model.ids import (
   UNSET,
   AgentId,
@@ -96,6 +103,8 @@ __all__ = [
   "AgentForUpdate",
   "AgentId",
   "AgentMetrics",
+  "AgentOrder",
+  "Broadcast",
   "Calendar",
   "CalendarDays",
   "CalendarFilter",
@@ -104,11 +113,13 @@ __all__ = [
   "CalendarId",
   "CalendarMode",
   "CalendarVersion",
+  "Connection",
   "Dst",
   "DstFold",
   "DstGap",
   "Explanation",
   "FollowedEnd",
+  "GatewayStatistics",
   "InstanceId",
   "Instant",
   "Job",
@@ -126,6 +137,7 @@ __all__ = [
   "NamespaceForCreate",
   "NamespaceForUpdate",
   "NamespaceId",
+  "Ordered",
   "RateLimit",
   "Reason",
   "ReasonCode",

@@ -3,7 +3,6 @@
 import attrs
 
 from hetuflow.protocol.model.ids import Instant, JobId
-from hetuflow.protocol.states import TaskStatus
 
 __all__ = ["JobStatistics", "Spread"]
 
@@ -41,7 +40,7 @@ class JobStatistics:
   job_id: JobId
   tasks: int
   since: Instant | None
-  statuses: dict[TaskStatus, int]
+  statuses: dict[str, int]
   success_rate: float | None
   duration: Spread
   start_error_ms: Spread

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from quart import Response
 
-from hetuflow.protocol.model import AgentId, Explanation, TaskId
+from hetuflow.protocol.model import Explanation, TaskId
 from hetuflow.server.api.exchange import answer
 from hetuflow.server.api.operation import operation
 from hetuflow.server.api.services import services
@@ -16,6 +16,5 @@ __all__ = ["explain_one"]
 @operation(Explanation)
 async def explain_one(task_id: UUID) -> Response:
   """Say why a task is not running, why it runs, or why it ended so."""
-  connected = services().gateway.connections()
-  free = {AgentId(UUID(each["agent_id"])): int(each["run"]) for each in connected}
+  free = {each.agent_id: each.run for each in services().gateway.connections()}
   return answer(await explain_task(services().database, TaskId(task_id), free=free))

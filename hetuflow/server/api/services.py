@@ -7,7 +7,7 @@ import attrs
 import trio
 from quart import current_app
 
-from hetuflow.protocol.model import AgentId, ServerId
+from hetuflow.protocol.model import Connection, GatewayStatistics, ServerId
 from hetuflow.server.api.pulse import Pulse
 from hetuflow.storage.connect import Database
 
@@ -20,16 +20,12 @@ MIB = 1024**2
 class GatewayView(Protocol):
   """The gateway as the API sees it."""
 
-  def connections(self) -> list[dict[str, Any]]:
-    """List the live sessions of this server, as plain JSON types."""
+  def connections(self) -> list[Connection]:
+    """List the live sessions of this server."""
     ...
 
-  def statistics(self) -> dict[str, Any]:
-    """Return counters, as plain JSON types."""
-    ...
-
-  def disconnect(self, agent_id: AgentId, reason: str) -> bool:
-    """End the session of an agent; tell whether it had one here."""
+  def statistics(self) -> GatewayStatistics:
+    """Return counters."""
     ...
 
   async def serve_websocket(self) -> None:
@@ -58,7 +54,7 @@ class ApiServices:
     server_id: of this server.
     version: of this program.
     wake: hints, after a commit, that there are new ``tasks`` or ``schedules`` in a
-      namespace; called with the kind and the namespace.
+      namespace, or orders for ``agents``; called with the kind and the namespace.
     max_body_size: bytes of the largest body that is read.
     max_followers: callers that may follow output live at the same time.
     cors_origins: web origins that may call; ``*`` means all.

@@ -25,6 +25,7 @@ from hetuflow.server.gateway.door import (
   Socket,
   decode_frame,
   note_invalid,
+  size_of,
 )
 from hetuflow.server.gateway.inbox import take_message
 from hetuflow.server.gateway.registration import register
@@ -121,11 +122,10 @@ async def _send(door: Doorkeeper, socket: Socket, session: Session) -> None:
   while True:
     while session.frames:
       frame = session.frames.popleft()
-      session.sent += 1
-      if session.compression and len(frame) >= COMPRESS_FROM:
-        await socket.send(wire.compress(frame))
-      else:
-        await socket.send(frame.decode())
+      packed = session.compression and len(frame) >= COMPRESS_FROM
+      data = wire.compress(frame) if packed else frame
+      session.traffic.note_sent(len(data))
+      await socket.send(data if packed else data.decode())
     if session.closing is not None:
       raise Ended(*session.closing)
     overdue = session.repeat_overdue(door.ack_retries)
@@ -151,11 +151,12 @@ async def _receive(door: Doorkeeper, socket: Socket, session: Session) -> None:
   invalid = 0
   while True:
     frame = await socket.receive()
-    session.received += 1
+    session.traffic.note_received(size_of(frame))
     try:
       envelope = decode_frame(
         frame, door.max_message_size, compression=session.compression
       )
+      session.traffic.received[envelope.message_kind] += 1
       take_message(door, session, envelope)
     except ProtocolError as error:
       invalid += 1

@@ -25,6 +25,7 @@ __all__ = [
   "decode_frame",
   "note_invalid",
   "refuse",
+  "size_of",
 ]
 
 MAX_INVALID = 2
@@ -89,7 +90,7 @@ def decode_frame(frame: Any, limit: int, *, compression: bool) -> Envelope:
   """
   if frame is None:  # Quart's reading of a binary frame with nothing in it
     frame = b""
-  size = _size(frame)
+  size = size_of(frame)
   if size > limit:
     _log.warning("message_too_large", size=size, limit=limit)
     raise Ended(1009, f"expected at most {limit} bytes")
@@ -100,8 +101,10 @@ def decode_frame(frame: Any, limit: int, *, compression: bool) -> Envelope:
   return wire.decode_envelope(wire.decompress(bytes(frame), limit))
 
 
-def _size(frame: str | bytes) -> int:
+def size_of(frame: str | bytes | None) -> int:
   """Count the bytes of a frame as they came."""
+  if frame is None:
+    return 0
   if isinstance(frame, str) and not frame.isascii():
     return len(frame.encode())
   return len(frame)

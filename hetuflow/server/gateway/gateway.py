@@ -11,14 +11,14 @@ import socket as sockets
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import trio
 from hypercorn.config import Config
 from quart import websocket
 from quart_trio import QuartTrio
 
 from hetuflow.errors import Unavailable
-from hetuflow.protocol.messages import AgentCommand, MessageKind
-from hetuflow.protocol.model import AgentId
+from hetuflow.protocol.model import Connection, GatewayStatistics
 from hetuflow.server.api.problems import RETRY_AFTER, answer_problem
 from hetuflow.server.gateway.asgi import finish_answers, refuse_malformed
 from hetuflow.server.gateway.connection import serve_connection
@@ -143,40 +143,22 @@ class Gateway:
     await serve_connection(self._door, current, grant)
     return None
 
-  def connections(self) -> list[dict[str, object]]:
+  def connections(self) -> list[Connection]:
     """Describe the connected agents."""
     return [session.describe() for session in self.sessions]
 
-  def statistics(self) -> dict[str, object]:
+  def statistics(self) -> GatewayStatistics:
     """Count what has happened at the door."""
-    return {
-      "connections": len(self.sessions),
-      "opened": self.sessions.opened,
-      "refused": self.refused,
-      "run": sum(session.run for session in self.sessions),
-      "hold": sum(session.hold for session in self.sessions),
-      "unacknowledged": sum(len(s.unacknowledged) for s in self.sessions),
-    }
-
-  def disconnect(self, agent_id: AgentId, reason: str) -> bool:
-    """Close an agent's session (4002); tell whether it was connected here."""
-    session = self.sessions.get(agent_id)
-    if session is None:
-      return False
-    session.close(4002, reason)
-    return True
-
-  def command(self, agent_id: AgentId, command: AgentCommand) -> bool:
-    """Send one agent a command; tell whether it is connected here."""
-    session = self.sessions.get(agent_id)
-    if session is None:
-      return False
-    session.send(MessageKind.AGENT_COMMAND, command)
-    return True
-
-  def broadcast(self, command: AgentCommand) -> int:
-    """Send every connected agent a command; return to how many."""
-    return self.sessions.broadcast(MessageKind.AGENT_COMMAND, command)
+    return GatewayStatistics(
+      connections=len(self.sessions),
+      opened=self.sessions.opened,
+      refused=self.refused,
+      run=sum(session.run for session in self.sessions),
+      hold=sum(session.hold for session in self.sessions),
+      unacknowledged=sum(len(s.unacknowledged) for s in self.sessions),
+      waiting_frames=sum(len(s.frames) for s in self.sessions),
+      **attrs.asdict(self.sessions.traffic()),
+    )
 
 
 def _config(door: Doorkeeper) -> Config:

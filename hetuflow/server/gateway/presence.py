@@ -4,7 +4,8 @@ Run by: one child of each server. Owns the heartbeats that have arrived and are 
 written. An agent gets its answer, and with it its lease, only after the database has
 committed; while the database is away nobody's lease is renewed. A session that the
 database no longer knows as the live one of its agent is closed: another took its place.
-So is one whose token has been revoked.
+So is one whose token has been revoked. What operators want of agents comes back with their
+heartbeats; a hint that there is something makes it be read at once.
 
 An agent may send a heartbeat before it has the answer to the one before. The last one is
 written, for it says how things are; every one is answered, for an agent that waits for
@@ -26,9 +27,12 @@ from hetuflow.protocol.messages import (
 )
 from hetuflow.protocol.states import AgentStatus
 from hetuflow.server.clock import DatabaseClock
+from hetuflow.server.gateway.orders import obey
 from hetuflow.server.session import Session
+from hetuflow.server.sessions import Sessions
 from hetuflow.storage.agents import Heartbeat, renew_sessions
 from hetuflow.storage.connect import Database
+from hetuflow.storage.orders import list_orders
 
 __all__ = ["Presence"]
 
@@ -53,11 +57,16 @@ class Presence:
   Args:
     database: where to write.
     clock: the database's time.
+    sessions: the connected agents.
     lease: seconds for which a heartbeat is good.
   """
 
-  def __init__(self, database: Database, clock: DatabaseClock, *, lease: float) -> None:
+  def __init__(
+    self, database: Database, clock: DatabaseClock, sessions: Sessions, *, lease: float
+  ) -> None:
     self._database = database
+    self._sessions = sessions
+    self._hinted = False
     self._clock = clock
     self._lease = lease
     self._beats: dict[Session, deque[_Beat]] = {}
@@ -76,6 +85,11 @@ class Presence:
     )
     self._wakeup.set()
 
+  def hint(self) -> None:
+    """Take a hint that operators want something of agents."""
+    self._hinted = True
+    self._wakeup.set()
+
   async def run(
     self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
   ) -> None:
@@ -84,9 +98,28 @@ class Presence:
     many = False
     while True:
       await self._wakeup.wait()
+      if self._hinted:
+        await self._outage.retry(self.obey_once)
       if many:
         await trio.sleep(GATHER)
       many = await self._outage.retry(self.renew_once) > 1
+
+  async def obey_once(self) -> int:
+    """Read what operators want of the connected agents, and see to it.
+
+    Returns:
+      Of how many agents something is wanted.
+    """
+    self._hinted = False
+    sessions = {session.id: session for session in self._sessions}
+    if not sessions:
+      return 0
+    orders = await list_orders(
+      self._database, [session.agent_id for session in sessions.values()]
+    )
+    for session in sessions.values():
+      obey(session, orders.get(session.id))
+    return len(orders)
 
   async def renew_once(self) -> int:
     """Write what has arrived in one statement and answer it; return of how many."""
@@ -119,6 +152,7 @@ class Presence:
       _learn(beat, renewal.labels)
       for each in answered:
         self._answer(each)
+      obey(beat.session, renewal.order)
     return len(beats)
 
   def _take(self, written: _Beat) -> list[_Beat]:
@@ -161,7 +195,7 @@ def _learn(beat: _Beat, labels: dict[str, str]) -> None:
 
 def _status(beat: _Beat) -> AgentStatus:
   """Tell an agent's status from what it says of itself."""
-  if beat.session.draining:
+  if beat.session.draining or beat.session.drained:
     return AgentStatus.DRAINING
   busy = beat.request.metrics.running >= beat.session.capabilities.max_concurrent
   return AgentStatus.BUSY if busy else AgentStatus.ONLINE

@@ -97,6 +97,8 @@ async def _open_session(
   session.send(
     MessageKind.AGENT_REGISTER_RESPONSE, _answer(door, session, registration)
   )
+  if registration.drained:
+    session.drain()
   _log.info(
     "agent_connected",
     agent=session.name,

@@ -15,6 +15,11 @@ ALTER TABLE sched_server
   ADD COLUMN weight integer NOT NULL DEFAULT 1 CHECK (weight BETWEEN 0 AND 1000),
   ADD COLUMN load double precision NOT NULL DEFAULT 0 CHECK (load BETWEEN 0 AND 1);
 
+ALTER TABLE sched_agent
+  ADD COLUMN drain_requested_at timestamptz,
+  ADD COLUMN order_kind text CHECK (order_kind IN ('disconnect', 'shutdown')),
+  ADD COLUMN order_session_id uuid;
+
 CREATE TABLE distributed_lock (
   name text PRIMARY KEY,
   owner uuid NOT NULL,

@@ -164,7 +164,7 @@ async def open_gateway(
   sessions = Sessions()
   wakes: list[None] = []
   recorder = Recorder(database)
-  presence = Presence(database, DatabaseClock(), lease=30.0)
+  presence = Presence(database, DatabaseClock(), sessions, lease=30.0)
   _, token = await create_agent_token(
     database, f"token-{new_id()}", [NamespaceId("default")]
   )

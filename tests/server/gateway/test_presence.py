@@ -29,7 +29,7 @@ SHORTEN = query("UPDATE sched_agent SET lease_until = now()")
 
 def make_presence(database: Database) -> Presence:
   """Make a presence with a clock that was never set."""
-  return Presence(database, DatabaseClock(), lease=LEASE)
+  return Presence(database, DatabaseClock(), Sessions(), lease=LEASE)
 
 
 async def test_heartbeats_renew_leases_and_are_answered(database: Database) -> None:
@@ -238,7 +238,7 @@ async def test_the_time_in_the_answer_is_that_of_the_middle(
 ) -> None:
   clock = WatchedClock()
   agent = await join(database, Sessions())
-  presence = Presence(database, clock, lease=LEASE)
+  presence = Presence(database, clock, Sessions(), lease=LEASE)
   lock = query("SELECT id FROM sched_agent FOR UPDATE")
   with trio.fail_after(20):
     asked = time.monotonic()
