@@ -269,6 +269,10 @@ async def open_storage(settings: StorageSettings) -> AsyncIterator[Database]:
         # Every statement has its index. With the statistics of a table that was empty a
         # moment ago the planner would read it whole, and once for each row of a batch.
         "enable_seqscan": "off",
+        # The first of an order is the first of its index. Believing that there is only
+        # one, the planner would as soon read all of them in any order and sort.
+        "enable_bitmapscan": "off",
+        "max_parallel_workers_per_gather": "0",
         "statement_timeout": milliseconds,
         "idle_in_transaction_session_timeout": milliseconds,
       },

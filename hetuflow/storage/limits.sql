@@ -3,7 +3,8 @@
 -- statement settle_tasks makes new holders, and only with the namespace's lock, so that
 -- what was counted under the lock can only have become less.
 --
--- Rows are found by LATERAL and changed by ctid, as in transitions.sql. Time is that of
+-- Rows are found by LATERAL and changed by ctid, as in transitions.sql; num_nulls of what
+-- is never null lets the planner expect few of them, as there. Time is that of
 -- the statement: the transaction may have waited for the lock since it began.
 
 -- name: lock_limits
@@ -181,6 +182,7 @@ WITH decided AS (
       AND t.due_at <= statement_timestamp()
     FOR UPDATE SKIP LOCKED
   ) AS found
+  WHERE num_nulls(d.id) = 0 AND num_nulls(d.status) = 0
 ),
 settled AS (
   UPDATE sched_task AS t
@@ -224,6 +226,7 @@ WITH decided AS (
       AND t.cancel_requested_at IS NULL
     FOR UPDATE SKIP LOCKED
   ) AS found
+  WHERE num_nulls(d.id) = 0 AND num_nulls(d.reason) = 0
 ),
 replaced AS (
   UPDATE sched_task AS t
@@ -269,7 +272,8 @@ SET lane = $lane,
   reason = CASE WHEN t.status = 'pending' THEN $reason ELSE t.reason END,
   updated_at = now()
 FROM strays
-WHERE t.ctid = strays.row AND t.namespace_id = $namespace_id
+WHERE t.ctid = strays.row AND num_nulls(strays.row) = 0
+  AND t.namespace_id = $namespace_id
   AND t.completed_at = 'infinity' AND t.lane IS NULL
   AND t.status IN ('pending', 'waiting_retry')
 RETURNING t.id
@@ -294,7 +298,8 @@ WITH strays AS (
 UPDATE sched_task AS t
 SET lane = $lane, updated_at = now()
 FROM strays
-WHERE t.ctid = strays.row AND t.namespace_id = $namespace_id
+WHERE t.ctid = strays.row AND num_nulls(strays.row) = 0
+  AND t.namespace_id = $namespace_id
   AND t.completed_at = 'infinity' AND t.lane IS NULL
   AND t.status IN ('dispatched', 'running')
 RETURNING t.id
@@ -320,7 +325,8 @@ missed AS (
     claim_token = CASE WHEN t.attempts > 0 THEN t.claim_token END,
     updated_at = now()
   FROM late
-  WHERE t.ctid = late.row AND t.namespace_id = $namespace_id
+  WHERE t.ctid = late.row AND num_nulls(late.row) = 0
+    AND t.namespace_id = $namespace_id
     AND t.completed_at = 'infinity'
     AND t.status IN ('blocked', 'pending', 'waiting_retry')
   RETURNING t.lane
@@ -352,7 +358,8 @@ expired AS (
       THEN 'infinity'::timestamptz ELSE now() END,
     updated_at = now()
   FROM overdue
-  WHERE t.ctid = overdue.row AND t.namespace_id = $namespace_id
+  WHERE t.ctid = overdue.row AND num_nulls(overdue.row) = 0
+    AND t.namespace_id = $namespace_id
     AND t.completed_at = 'infinity' AND t.cancel_requested_at IS NULL
   RETURNING t.status, t.lane
 ),
