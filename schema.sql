@@ -534,6 +534,8 @@ CREATE TABLE sched_task_instance (
   updated_at timestamptz NOT NULL DEFAULT now(),
   -- when its agent was given up; it may still report until there is a newer attempt
   lost_at timestamptz,
+  -- when somebody asked for it to be killed
+  kill_requested_at timestamptz,
   completed_at timestamptz NOT NULL DEFAULT 'infinity',
   PRIMARY KEY (id, namespace_id, completed_at),
   CONSTRAINT sched_task_instance_end CHECK (CASE

@@ -23,6 +23,7 @@ from hetuflow.agent.puller import Puller
 from hetuflow.agent.reporting.outbox import Outbox
 from hetuflow.agent.timing.clock import DisciplinedClock, Lease
 from hetuflow.agent.timing.wheel import WheelDriver
+from hetuflow.agent.work.evictor import Evictor
 from hetuflow.agent.work.executor import Executor
 from hetuflow.agent.work.intake import Intake
 from hetuflow.agent.work.orphans import Orphans
@@ -102,6 +103,7 @@ def wire_parts(
     instances=instances,
     clock=clock,
     permission=Permission(clock=clock, lease=lease),
+    evictor=Evictor(instances=instances, lease=lease),
     runners={**processes, ExecutorKind.PYTHON: functions},
     functions=functions,
     orphans=orphans,

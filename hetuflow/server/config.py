@@ -118,6 +118,11 @@ class ServerSettings:
     default=30.0,
     help="How long a silent agent keeps its tasks, in seconds.",
   )
+  lost_grace: float = setting(
+    kinds.number(0, _DAY_SECONDS),
+    default=120.0,
+    help="How long the word of a lost agent is waited for, in seconds.",
+  )
   server_ttl: float = setting(
     kinds.number(0.5, 3600),
     default=4.0,

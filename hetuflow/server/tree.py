@@ -33,6 +33,7 @@ from hetuflow.server.scheduling.leading.office import Office
 from hetuflow.server.scheduling.limiter import Limiter
 from hetuflow.server.scheduling.notifier import Notifier
 from hetuflow.server.scheduling.poller import Poller
+from hetuflow.server.scheduling.reaper import Reaper
 from hetuflow.server.scheduling.reconciler import Reconciler
 from hetuflow.server.scheduling.recorder import Recorder
 from hetuflow.server.scheduling.registry import Announcer, Registry
@@ -95,7 +96,7 @@ def build_tree(services: "Services") -> Group:
   )
 
 
-def build_leader(balancer: Balancer, janitor: Janitor) -> Group:
+def build_leader(balancer: Balancer, reaper: Reaper, janitor: Janitor) -> Group:
   """Declare what only the leader does, in the order in which it starts."""
   return Group(
     "leader",
@@ -104,6 +105,13 @@ def build_leader(balancer: Balancer, janitor: Janitor) -> Group:
         "balancer",
         balancer.run,
         doc="namespaces go to servers that are alive, by weight",
+        restart=IN_TERM,
+        stop_timeout=STOP_TIMEOUT,
+      ),
+      Child(
+        "reaper",
+        reaper.run,
+        doc="what silent agents have goes to others",
         restart=IN_TERM,
         stop_timeout=STOP_TIMEOUT,
       ),
@@ -162,7 +170,7 @@ class Services:
       show_tree: returns the state of the running tree.
     """
     settings = config.server
-    clock = DatabaseClock()
+    clock = DatabaseClock(gap=min(settings.server_ttl, settings.session_lease / 2))
     sessions = Sessions()
     recorder = Recorder(database)
     presence = Presence(database, clock, sessions, lease=settings.session_lease)
@@ -229,8 +237,15 @@ class Services:
       max_connections=settings.max_connections,
       max_requests=settings.max_requests,
     )
+    reaper = Reaper(
+      database,
+      office,
+      clock,
+      lease=settings.session_lease,
+      lost_grace=settings.lost_grace,
+    )
     leader = Supervisor(
-      build_leader(Balancer(database, office, to_balance), Janitor(database))
+      build_leader(Balancer(database, office, to_balance), reaper, Janitor(database))
     )
     return cls(
       cluster=cluster,

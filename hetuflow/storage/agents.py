@@ -3,7 +3,7 @@
 A session is the one live connection of an agent; ``registration`` opens it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import attrs
@@ -26,11 +26,14 @@ from hetuflow.storage.rows import criteria, found, from_row
 from hetuflow.storage.sql import load_queries
 
 __all__ = [
+  "Cancel",
   "Heartbeat",
   "Renewal",
   "close_session",
   "create_agent",
   "delete_agent",
+  "find_expired",
+  "forget_agents",
   "get_agent",
   "list_cancels",
   "query_agents",
@@ -62,6 +65,14 @@ class Renewal:
   labels: dict[str, str]
   admitted: bool
   order: Order
+
+
+@attrs.frozen(kw_only=True)
+class Cancel:
+  """An attempt that is to end; to be killed, where it gets no time to clean up."""
+
+  instance_id: InstanceId
+  kill: bool = False
 
 
 async def renew_sessions(
@@ -100,6 +111,21 @@ async def renew_sessions(
   }
 
 
+async def find_expired(
+  executor: Database | Connection, sessions: Mapping[UUID, AgentId]
+) -> set[UUID]:
+  """Of sessions that are not live any more, find those that no other has replaced.
+
+  Args:
+    executor: where to read.
+    sessions: with the agents that they are of.
+  """
+  rows = await executor.fetch(
+    _sql.find_expired, ids=list(sessions.values()), sessions=list(sessions)
+  )
+  return {row["session_id"] for row in rows}
+
+
 async def close_session(
   executor: Database | Connection, agent_id: AgentId, session_id: UUID
 ) -> None:
@@ -109,12 +135,13 @@ async def close_session(
 
 async def list_cancels(
   executor: Database | Connection, agent_ids: Sequence[AgentId]
-) -> dict[AgentId, list[InstanceId]]:
-  """Find what these agents should be told to cancel."""
+) -> dict[AgentId, list[Cancel]]:
+  """Find what these agents should be told to cancel or kill."""
   rows = await executor.fetch(_sql.list_cancels, agent_ids=agent_ids)
-  cancels: dict[AgentId, list[InstanceId]] = {}
+  cancels: dict[AgentId, list[Cancel]] = {}
   for row in rows:
-    cancels.setdefault(AgentId(row["agent_id"]), []).append(InstanceId(row["id"]))
+    cancel = Cancel(instance_id=InstanceId(row["id"]), kill=row["kill"])
+    cancels.setdefault(AgentId(row["agent_id"]), []).append(cancel)
   return cancels
 
 
@@ -195,3 +222,15 @@ async def delete_agent(executor: Database | Connection, agent_id: AgentId) -> No
   if row is None:
     agent = await get_agent(executor, agent_id)
     raise Conflict(f"the agent {agent.name} is connected or has work under way")
+
+
+async def forget_agents(database: Database, *, days: int, limit: int) -> int:
+  """Remove agents that have been gone for so many days; return how many were.
+
+  Args:
+    database: where.
+    days: since their lease ended and anything was changed of them.
+    limit: how many at most; those with work under way stay, and are not counted.
+  """
+  count: int = await database.fetchval(_sql.delete_gone, days=days, limit=limit)
+  return count

@@ -29,6 +29,14 @@ RETURNING a.session_id, a.labels || a.label_overrides AS labels,
   a.drain_requested_at IS NOT NULL AS drained,
   CASE WHEN a.order_session_id = a.session_id THEN a.order_kind END AS order_kind
 
+-- name: find_expired
+-- Of sessions that are not live any more, those whose place no other has taken: they were
+-- silent for too long.
+SELECT said.session_id
+FROM unnest($ids::uuid[], $sessions::uuid[]) AS said (id, session_id)
+WHERE NOT EXISTS (
+  SELECT FROM sched_agent AS a WHERE a.id = said.id AND a.session_id IS NOT NULL)
+
 -- name: close_session
 -- An agent's connection has ended; its lease runs on.
 UPDATE sched_agent
@@ -37,14 +45,32 @@ WHERE id = $id AND session_id = $session_id
 RETURNING id
 
 -- name: list_cancels
--- Instances of these agents that somebody asked to cancel.
-SELECT i.id, i.agent_id
+-- Instances of these agents that somebody asked to cancel, or to kill.
+SELECT i.id, i.agent_id, i.kill_requested_at IS NOT NULL AS kill
 FROM sched_task AS t
 JOIN sched_task_instance AS i
   ON i.task_id = t.id AND i.namespace_id = t.namespace_id
-  AND i.completed_at = 'infinity'
+  AND i.completed_at = 'infinity' AND i.claim_token = t.claim_token
 WHERE t.completed_at = 'infinity' AND t.cancel_requested_at IS NOT NULL
   AND t.status IN ('dispatched', 'running') AND i.agent_id = ANY($agent_ids::uuid[])
+
+-- name: delete_gone
+-- Forget agents that have been offline for long and have nothing to do; a limited number.
+WITH old AS (
+  SELECT a.id FROM sched_agent AS a
+  WHERE a.lease_until < now() - make_interval(days => $days)
+    AND a.updated_at < now() - make_interval(days => $days)
+    AND NOT EXISTS (
+      SELECT FROM sched_task_instance AS i
+      WHERE i.agent_id = a.id AND i.completed_at = 'infinity')
+  LIMIT $limit
+  FOR UPDATE OF a SKIP LOCKED
+),
+gone AS (
+  DELETE FROM sched_agent WHERE id IN (SELECT id FROM old)
+  RETURNING id
+)
+SELECT count(*) FROM gone
 
 -- name: get_agent
 -- One agent.

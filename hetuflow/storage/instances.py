@@ -16,7 +16,6 @@ from hetuflow.storage.connect import Connection, Database
 from hetuflow.storage.rows import changes, criteria, fetch_page, found, from_row
 from hetuflow.storage.sql import load_queries
 from hetuflow.storage.tasks import get_task
-from hetuflow.storage.transitions import request_cancel
 
 __all__ = [
   "create_instance",
@@ -122,14 +121,14 @@ async def delete_instance(
 
 
 async def request_kill(database: Database, instance_id: InstanceId) -> TaskInstance:
-  """Ask the agent to end an attempt and its task with it.
+  """Have an attempt killed, without time to clean up, and its task cancelled with it.
 
   Raises:
     NotFound: there is no such instance.
-    Conflict: it has already ended.
+    Conflict: it has ended, or there is a newer attempt.
   """
+  asked = await database.fetchrow(_sql.request_kill, id=instance_id)
   instance = await get_instance(database, instance_id)
-  if instance.completed_at is not None:
+  if asked is None:
     raise Conflict(f"the instance has already ended: {instance.status}")
-  await request_cancel(database, instance.task_id)
-  return await get_instance(database, instance_id)
+  return instance

@@ -41,6 +41,42 @@ SELECT $id, namespace_id, id, job_id, job_version, $agent_id, attempts, claim_to
 FROM claimed
 RETURNING id
 
+-- name: request_kill
+-- Ask the agent of an attempt to kill it, and let its task be cancelled with it; at once
+-- where the attempt is lost and the task waits for another.
+WITH attempt AS (
+  SELECT id, namespace_id, task_id, claim_token FROM sched_task_instance
+  WHERE id = $id AND completed_at = 'infinity'
+  FOR UPDATE
+),
+task AS (
+  UPDATE sched_task AS t
+  SET cancel_requested_at = COALESCE(t.cancel_requested_at, now()),
+    status = CASE t.status WHEN 'waiting_retry' THEN 'cancelled' ELSE t.status END,
+    reason = CASE WHEN t.cancel_requested_at IS NULL THEN 'killed by request'
+      ELSE t.reason END,
+    claim_token = CASE WHEN t.status <> 'waiting_retry' THEN t.claim_token END,
+    completed_at = CASE WHEN t.status = 'waiting_retry' THEN now()
+      ELSE 'infinity' END,
+    updated_at = now()
+  FROM attempt AS a
+  WHERE t.id = a.task_id AND t.namespace_id = a.namespace_id
+    AND t.completed_at = 'infinity' AND t.claim_token = a.claim_token
+  RETURNING t.namespace_id, t.status, t.lane
+),
+killed AS (
+  UPDATE sched_task_instance AS i
+  SET kill_requested_at = COALESCE(i.kill_requested_at, now()), updated_at = now()
+  FROM attempt AS a
+  WHERE i.id = a.id AND i.namespace_id = a.namespace_id AND i.completed_at = 'infinity'
+    AND EXISTS (SELECT FROM task)
+)
+SELECT pg_notify('hetuflow', CASE
+  WHEN task.status = 'cancelled' AND task.lane IS NOT NULL
+    THEN 'limits:' || task.namespace_id
+  ELSE 'cancels' END)
+FROM task
+
 -- name: update_instance
 -- Note something on an attempt.
 UPDATE sched_task_instance

@@ -2,7 +2,8 @@
 
 ``register_agent`` opens an agent's session, the one live connection it has, and brings
 both sides to one view of the claims (state sync): what the server thinks the agent has
-and it has not goes back to the queue at once.
+and it has not goes back to the queue at once; what was given up as lost and is still there
+is taken up again, unless somebody else has it by now.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import attrs
 
 from hetuflow.errors import Refused
 from hetuflow.protocol.messages import (
+  AckOutcome,
   AgentRegisterRequest,
   HeldClaim,
   TaskInstanceUpdate,
@@ -29,14 +31,16 @@ __all__ = ["Registration", "register_agent"]
 
 _sql = load_queries("registration")
 
-RELEASE_LIMIT = 1_000
-"""Claims given back in one statement, which has little time."""
+RECORD_LIMIT = 1_000
+"""Claims settled in one statement, which has little time."""
+STALE = AckOutcome.STALE
 
 
 @attrs.frozen(kw_only=True)
 class Registration:
-  """A session that was opened: when, with which labels, and which claims must go.
+  """A session that was opened: when, with which labels, and what became of its claims.
 
+  ``superseded`` must go, so many were ``released``, and ``found`` again after a loss.
   ``drained`` is that operators want the agent to take nothing new.
   """
 
@@ -44,6 +48,7 @@ class Registration:
   labels: dict[str, str]
   superseded: list[InstanceId]
   released: int
+  found: int = 0
   drained: bool = False
 
 
@@ -98,12 +103,20 @@ async def register_agent(
     if row is None:
       raise await _reason(connection, request.agent_id, allowed)
     claims = await connection.fetch(_sql.list_claims, agent_id=request.agent_id)
-    released = await _release_unheld(connection, claims, request.held)
+    held = {claim.instance_id for claim in request.held}
+    current = [row for row in claims if row["current"]]
+    unheld = [_unheld(row) for row in current if row["id"] not in held]
+    found = [_found(row) for row in current if row["lost"] and row["id"] in held]
+    await _record(connection, unheld)
+    gone = await _record(connection, found)
   return Registration(
     server_time=row["server_time"],
     labels=row["labels"],
-    superseded=_superseded(claims, request.held),
-    released=released,
+    superseded=_superseded(
+      [row for row in current if row["id"] not in gone], request.held
+    ),
+    released=len(unheld),
+    found=len(found) - len(gone),
     drained=row["drained"],
   )
 
@@ -140,26 +153,40 @@ def _superseded(
   ]
 
 
-async def _release_unheld(
-  connection: Connection, claims: Sequence[Record], held: Sequence[HeldClaim]
-) -> int:
-  """Send back to the queue what the agent does not have; what it had begun is lost."""
-  kept = {claim.instance_id for claim in held}
+def _unheld(row: Record) -> TaskInstanceUpdate:
+  """Say of a claim that the agent does not have it; what it had begun is lost."""
+  return TaskInstanceUpdate(
+    instance_id=row["id"],
+    namespace_id=row["namespace_id"],
+    claim_token=row["claim_token"],
+    status=TaskInstanceStatus.LOST if row["begun"] else TaskInstanceStatus.RELEASED,
+    reason="the agent does not have it",
+  )
+
+
+def _found(row: Record) -> TaskInstanceUpdate:
+  """Say of a lost claim that the agent has it after all."""
+  return TaskInstanceUpdate(
+    instance_id=row["id"],
+    namespace_id=row["namespace_id"],
+    claim_token=row["claim_token"],
+    status=(
+      TaskInstanceStatus.RUNNING if row["begun"] else TaskInstanceStatus.DISPATCHED
+    ),
+  )
+
+
+async def _record(
+  connection: Connection, updates: Sequence[TaskInstanceUpdate]
+) -> set[InstanceId]:
+  """Write what was settled; return of which instances it is not true any more."""
   by_namespace: dict[NamespaceId, list[TaskInstanceUpdate]] = {}
-  for row in claims:
-    if row["id"] in kept:
-      continue
-    begun = row["status"] == TaskInstanceStatus.RUNNING
-    update = TaskInstanceUpdate(
-      instance_id=row["id"],
-      namespace_id=row["namespace_id"],
-      claim_token=row["claim_token"],
-      status=TaskInstanceStatus.LOST if begun else TaskInstanceStatus.RELEASED,
-      reason="the agent does not have it",
-    )
-    by_namespace.setdefault(row["namespace_id"], []).append(update)
-  for namespace_id, updates in by_namespace.items():
-    for start in range(0, len(updates), RELEASE_LIMIT):
-      part = updates[start : start + RELEASE_LIMIT]
-      await record_updates(connection, namespace_id, part)
-  return sum(map(len, by_namespace.values()))
+  for update in updates:
+    by_namespace.setdefault(update.namespace_id, []).append(update)
+  stale: set[InstanceId] = set()
+  for namespace_id, those in by_namespace.items():
+    for start in range(0, len(those), RECORD_LIMIT):
+      part = those[start : start + RECORD_LIMIT]
+      outcomes = await record_updates(connection, namespace_id, part)
+      stale |= {InstanceId(id) for id, outcome in outcomes.items() if outcome is STALE}
+  return stale

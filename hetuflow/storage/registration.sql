@@ -36,8 +36,15 @@ SELECT name FROM unnest($namespace_ids::text[]) AS named (name)
 WHERE NOT EXISTS (SELECT FROM sched_namespace WHERE id = name)
 
 -- name: list_claims
--- What an agent is thought to have.
-SELECT id, namespace_id, claim_token, status
-FROM sched_task_instance
-WHERE agent_id = $agent_id AND completed_at = 'infinity'
-ORDER BY id
+-- What an agent is thought to have; of a lost attempt also whether its claim is still the
+-- one of its task.
+SELECT i.id, i.namespace_id, i.claim_token, i.status = 'lost' AS lost,
+  i.status = 'running' OR i.started_at IS NOT NULL AS begun,
+  i.status <> 'lost' OR EXISTS (
+    SELECT FROM sched_task AS t
+    WHERE t.id = i.task_id AND t.namespace_id = i.namespace_id
+      AND t.completed_at = 'infinity' AND t.claim_token = i.claim_token
+  ) AS current
+FROM sched_task_instance AS i
+WHERE i.agent_id = $agent_id AND i.completed_at = 'infinity'
+ORDER BY i.id

@@ -393,7 +393,8 @@ RETURNING id, pg_notify('hetuflow',
 
 -- name: revive_task
 -- Give a finished task one more attempt, due now, once it has its place if it has a limit;
--- its history stays. Deadlines are counted from now.
+-- its history stays. Deadlines are counted from now, and so are retries and losses: it
+-- has as many left as a new task of its version.
 UPDATE sched_task AS t
 SET status = CASE WHEN t.lane IS NULL THEN 'pending' ELSE 'blocked' END::task_status,
   reason = COALESCE('retried by request; ' || $blocked::text, 'retried by request'),
@@ -403,9 +404,12 @@ SET status = CASE WHEN t.lane IS NULL THEN 'pending' ELSE 'blocked' END::task_st
     THEN now() + make_interval(secs => j.start_deadline) END,
   end_by = CASE WHEN t.end_by IS NOT NULL
     THEN now() + make_interval(secs => j.total_timeout) END,
+  max_retries = t.attempts + (v.config ->> 'max_retries')::integer, lost_attempts = 0,
   updated_at = now()
 FROM sched_job AS j
+JOIN sched_job_version AS v ON v.job_id = j.id
 WHERE t.id = $id AND t.completed_at < 'infinity' AND j.id = t.job_id
+  AND v.version = t.job_version
   AND t.status IN ('succeeded', 'failed', 'cancelled', 'skipped', 'missed')
 RETURNING t.id, pg_notify('hetuflow',
   CASE WHEN t.lane IS NULL THEN 'tasks:' ELSE 'limits:' END || t.namespace_id)

@@ -20,6 +20,7 @@ __all__ = ["Anchor", "DisciplinedClock", "Lease", "boot_time"]
 
 DRIFT_PER_SECOND = 50e-6  # a cheap crystal; NTP assumes 15e-6 for a disciplined one
 MARGIN_SECONDS = 1.0
+ENDING_SHARE = 0.1
 
 
 def boot_time() -> float:
@@ -196,6 +197,11 @@ class Lease:
       self._boot() - self._term.anchor.boot,
     )
     return self._term.seconds - self._margin - used
+
+  def until_ending(self) -> float:
+    """Seconds until only the part of it is left in which things are brought to an end."""
+    granted = self._term.seconds if self._term is not None else 0.0
+    return self.remaining() - granted * ENDING_SHARE
 
   def held(self) -> bool:
     """Whether the lease may be acted upon at this moment."""

@@ -25,6 +25,7 @@ from hetuflow.agent.journal import Journal, JournalFull
 from hetuflow.agent.reporting.outbox import Outbox
 from hetuflow.agent.reporting.reports import Outcome, describe_exception
 from hetuflow.agent.timing.clock import DisciplinedClock
+from hetuflow.agent.work.evictor import Evictor
 from hetuflow.agent.work.orphans import Orphans
 from hetuflow.agent.work.permission import Permission
 from hetuflow.agent.work.spawned import Spawned
@@ -54,6 +55,7 @@ class Executor:
     instances: the ledger.
     clock: database time.
     permission: asked for each attempt right before it starts.
+    evictor: ends what must run alone when the lease does.
     runners: how each kind runs; but for inline functions.
     functions: the executor of Python functions, for the inline ones.
     orphans: ends what an earlier start of the agent left running.
@@ -72,6 +74,7 @@ class Executor:
     instances: Instances,
     clock: DisciplinedClock,
     permission: Permission,
+    evictor: Evictor,
     runners: Mapping[ExecutorKind, Runner],
     functions: PythonExecutor,
     orphans: Orphans,
@@ -86,6 +89,7 @@ class Executor:
     self._instances = instances
     self._clock = clock
     self._permission = permission
+    self._evictor = evictor
     self._runners = runners
     self._functions = functions
     self._orphans = orphans
@@ -139,6 +143,7 @@ class Executor:
     """Run what is due, for ever."""
     async with self._crowd.open(), trio.open_nursery() as nursery:
       nursery.start_soon(self._spawned.run)
+      nursery.start_soon(self._evictor.run)
       self._crowd.start_soon("orphans", self._orphans.run)
       task_status.started()
       while True:

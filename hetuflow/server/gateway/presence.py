@@ -3,9 +3,11 @@
 Run by: one child of each server. Owns the heartbeats that have arrived and are not
 written. An agent gets its answer, and with it its lease, only after the database has
 committed; while the database is away nobody's lease is renewed. A session that the
-database no longer knows as the live one of its agent is closed: another took its place.
-So is one whose token has been revoked. What operators want of agents comes back with their
-heartbeats; a hint that there is something makes it be read at once.
+database no longer knows as the live one of its agent is closed: another took its place,
+or it was silent for so long that its work was given up; then the agent has to register
+again, and say what it has. So is one whose token has been revoked. What operators want of
+agents comes back with their heartbeats; a hint that there is something makes it be read at
+once.
 
 An agent may send a heartbeat before it has the answer to the one before. The last one is
 written, for it says how things are; every one is answered, for an agent that waits for
@@ -30,7 +32,7 @@ from hetuflow.server.clock import DatabaseClock
 from hetuflow.server.gateway.orders import obey
 from hetuflow.server.session import Session
 from hetuflow.server.sessions import Sessions
-from hetuflow.storage.agents import Heartbeat, renew_sessions
+from hetuflow.storage.agents import Heartbeat, find_expired, renew_sessions
 from hetuflow.storage.connect import Database
 from hetuflow.storage.orders import list_orders
 
@@ -140,8 +142,13 @@ class Presence:
       ],
       lease=self._lease,
     )
+    dead = {b.session.id: b.session.agent_id for b in beats if b.session.id not in live}
+    expired = await find_expired(self._database, dead) if dead else set()
     for beat in beats:
       answered = self._take(beat)
+      if beat.session.id in expired:
+        beat.session.close(4001, "silent for too long")
+        continue
       renewal = live.get(beat.session.id)
       if renewal is None:
         beat.session.close(4003, "replaced by a newer session")

@@ -106,6 +106,7 @@ async def _open_session(
     epoch=session.epoch,
     held=len(request.held),
     released=registration.released,
+    found=registration.found,
     superseded=len(registration.superseded),
   )
   return session

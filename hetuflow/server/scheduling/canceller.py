@@ -1,18 +1,20 @@
-"""Requested cancels are told to the agents that have the tasks.
+"""Requested cancels and kills are told to the agents that have the tasks.
 
 Run by: one child of each server, for the agents connected to it. Owns the memory of what
 was told when. The request stands in the task's row: a server that dies, or an agent that
 was not connected, changes nothing, for it is told again until the row has ended.
 """
 
+from collections.abc import Sequence
+
 import trio
 
 from hetuflow.errors import Unavailable
 from hetuflow.nursery import Outage, Wakeup
 from hetuflow.protocol.messages import AgentCommand, AgentCommandKind, MessageKind
-from hetuflow.protocol.model import InstanceId
+from hetuflow.server.session import Session
 from hetuflow.server.sessions import Sessions
-from hetuflow.storage.agents import list_cancels
+from hetuflow.storage.agents import Cancel, list_cancels
 from hetuflow.storage.connect import Database
 
 __all__ = ["Canceller"]
@@ -35,7 +37,7 @@ class Canceller:
     self._database = database
     self._sessions = sessions
     self._wakeup = wakeup
-    self._told: dict[InstanceId, float] = {}
+    self._told: dict[Cancel, float] = {}
     self._outage = Outage(Unavailable, event="canceller_waits_for_database")
 
   async def run(
@@ -53,22 +55,30 @@ class Canceller:
     """Tell every agent what to cancel that it was not just told; return how much."""
     now = trio.current_time()
     cancels = await list_cancels(self._database, self._sessions.agent_ids())
-    told: dict[InstanceId, float] = {}
-    for agent_id, instances in cancels.items():
+    told: dict[Cancel, float] = {}
+    for agent_id, wanted in cancels.items():
       fresh = [
-        instance
-        for instance in instances
-        if now - self._told.get(instance, -REPEAT_AFTER) >= REPEAT_AFTER
+        cancel
+        for cancel in wanted
+        if now - self._told.get(cancel, -REPEAT_AFTER) >= REPEAT_AFTER
       ]
-      told |= {instance: self._told.get(instance, now) for instance in instances}
+      told |= {cancel: self._told.get(cancel, now) for cancel in wanted}
       session = self._sessions.get(agent_id)
       if fresh and session is not None:
         told |= dict.fromkeys(fresh, now)
-        command = AgentCommand(
-          command=AgentCommandKind.CANCEL,
-          instance_ids=fresh,
-          reason="cancelled by request",
-        )
-        session.send(MessageKind.AGENT_COMMAND, command)
+        _tell(session, fresh)
     self._told = told
-    return sum(len(instances) for instances in cancels.values())
+    return sum(map(len, cancels.values()))
+
+
+def _tell(session: Session, cancels: Sequence[Cancel]) -> None:
+  """Tell an agent what to cancel and what to kill."""
+  for kind, reason in (
+    (AgentCommandKind.CANCEL, "cancelled by request"),
+    (AgentCommandKind.KILL, "killed by request"),
+  ):
+    kill = kind is AgentCommandKind.KILL
+    ids = [cancel.instance_id for cancel in cancels if cancel.kill is kill]
+    if ids:
+      command = AgentCommand(command=kind, instance_ids=ids, reason=reason)
+      session.send(MessageKind.AGENT_COMMAND, command)

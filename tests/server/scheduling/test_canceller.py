@@ -14,13 +14,14 @@ from hetuflow.protocol.messages import (
   AgentCommandKind,
   TaskInstanceUpdate,
 )
-from hetuflow.protocol.model import AgentId, AgentMetrics, InstanceId, TaskId
+from hetuflow.protocol.model import AgentId, AgentMetrics, TaskId
 from hetuflow.protocol.states import TaskInstanceStatus
 from hetuflow.server.scheduling import canceller as canceller_module
 from hetuflow.server.scheduling.canceller import REPEAT_AFTER, Canceller
 from hetuflow.server.scheduling.poller import Poller
 from hetuflow.server.session import Session
 from hetuflow.server.sessions import Sessions
+from hetuflow.storage.agents import Cancel
 from hetuflow.storage.connect import Database
 from hetuflow.storage.transitions import record_updates, request_cancel
 
@@ -145,7 +146,7 @@ async def test_where_nobody_has_anything_to_cancel_nobody_is_asked(
 ) -> None:
   asked = trio.Event()
 
-  async def note(*_: object) -> dict[AgentId, list[InstanceId]]:
+  async def note(*_: object) -> dict[AgentId, list[Cancel]]:
     asked.set()
     return {}
 
