@@ -426,6 +426,16 @@ async def test_output_that_was_cut_is_told(cli: Command, tmp_path: Path) -> None
 # ── the rest ────────────────────────────────────────────────────────────────────────
 
 
+async def test_status_tells_who_leads_and_who_plans_for_how_many(cli: Command) -> None:
+  with trio.fail_after(LIMIT_S):
+    lines = [line.split() for line in (await cli("status")).ok().text.splitlines()]
+    place = next(n for n, line in enumerate(lines) if line[:1] == ["SERVER"])
+    seen = dict(zip(lines[place][:6], lines[place + 1], strict=False))
+    assert (seen["ALIVE"], seen["LEADER"], seen["WEIGHT"]) == ("yes", "yes", "1")
+    assert int(seen["NAMESPACES"]) >= 1
+    assert seen["LOAD"].endswith("%")
+
+
 async def test_every_reading_command_speaks_json(cli: Command) -> None:
   name = await make(cli, "--every", "3600", "--", "/bin/true")
   reads = {
