@@ -51,3 +51,21 @@ def test_an_answer_that_both_clocks_cannot_explain_is_believed_at_once() -> None
   clock, at = start()
   clock.learn(NOON + timedelta(hours=1), at + 0.9, at + 1.1)
   assert abs(seconds(clock, at + 1) - 3_600) < 1e-5
+
+
+def test_the_database_has_been_in_touch_since_the_last_gap_between_its_answers() -> (
+  None
+):
+  clock = DatabaseClock(gap=2.0)
+  assert clock.steady_since > NOON + timedelta(days=36_500)
+
+  def hear(second: float) -> float:
+    """Take an answer; return since when there was no gap, in seconds after noon."""
+    at = time.monotonic()
+    clock.learn(NOON + timedelta(seconds=second), at, at)
+    return (clock.steady_since - NOON).total_seconds()
+
+  assert [hear(second) for second in (0, 1, 3, 4)] == [0, 0, 0, 0]
+  assert [hear(second) for second in (6.5, 8)] == [6.5, 6.5]
+  # It was set back: leases last as much longer.
+  assert [hear(second) for second in (3, 4)] == [3, 3]

@@ -1,13 +1,17 @@
-"""An agent with claims, and time that passes for it alone."""
+"""An agent with claims, time that passes for it alone, and changes that meet."""
 
+import contextlib
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import attrs
+import trio
 from support.members import DEFAULT, make_tasks
 from support.world import make_job, query
 
+from hetuflow.errors import Conflict
 from hetuflow.protocol.messages import (
   AckOutcome,
   AgentRegisterRequest,
@@ -41,7 +45,18 @@ from hetuflow.storage.registration import Registration, register_agent
 from hetuflow.storage.tasks import get_task
 from hetuflow.storage.transitions import ClaimOffer, claim_tasks, record_updates
 
-__all__ = ["PATIENCE", "Worker", "close", "lead", "new_job", "reap"]
+__all__ = [
+  "PATIENCE",
+  "Deed",
+  "Worker",
+  "close",
+  "join",
+  "lead",
+  "new_job",
+  "race",
+  "reap",
+  "tolerant",
+]
 
 PATIENCE = Patience(lease=0.0, term=0.0, lost=120.0)
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -58,6 +73,10 @@ AGE_LOSS = query("""
   WHERE status = 'lost' AND completed_at = 'infinity'
 """)
 ROUTES = query("SELECT id FROM sched_route")
+WAITERS = query("""
+  SELECT count(*) FROM pg_stat_activity
+  WHERE datname = current_database() AND wait_event_type = 'Lock'
+""")
 
 
 @attrs.define(kw_only=True)
@@ -151,6 +170,13 @@ class Worker:
     return await get_instance(self.database, InstanceId(claim["instance_id"]))
 
 
+async def join(database: Database) -> Worker:
+  """Make an agent that has registered."""
+  made = Worker(database=database)
+  await made.register()
+  return made
+
+
 async def new_job(database: Database, **config: Any) -> Job:
   """Make a job under a name of its own."""
   return await make_job(
@@ -178,3 +204,31 @@ async def close(database: Database, term: Term, *, after: float = 0.0) -> int:
   closed = await close_lost(database, term, PATIENCE)
   assert overdue.lost is bool(closed)
   return closed
+
+
+Deed = Callable[[], Awaitable[object]]
+
+
+async def race(database: Database, *rivals: Deed) -> None:
+  """Let rivals meet in the same row: each waits for it, or is done, before the next."""
+  lock = query("SELECT id FROM sched_task FOR UPDATE")
+  done: list[Deed] = []
+
+  async def run(rival: Deed) -> None:
+    """Run one and note that it is done."""
+    await rival()
+    done.append(rival)
+
+  with trio.fail_after(20):
+    async with trio.open_nursery() as nursery, database.transaction() as connection:
+      await connection.fetch(lock)
+      for number, rival in enumerate(rivals, start=1):
+        nursery.start_soon(run, rival)
+        while await database.fetchval(WAITERS) + len(done) < number:
+          await trio.lowlevel.checkpoint()
+
+
+async def tolerant(change: Deed) -> None:
+  """Make a change that may come too late."""
+  with contextlib.suppress(Conflict):
+    await change()

@@ -1,20 +1,29 @@
 """Lost attempts: given up, waited for, taken up again or followed by a newer one."""
 
-import contextlib
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
 import trio
-from reaping_scene import PATIENCE, Worker, close, lead, new_job, reap
+from reaping_scene import (
+  PATIENCE,
+  Deed,
+  close,
+  join,
+  lead,
+  new_job,
+  race,
+  reap,
+  tolerant,
+)
 from support.members import make_tasks
+from support.plans import explain_generic, scans
 from support.world import query
 
-from hetuflow.errors import Conflict
 from hetuflow.protocol.messages import AckOutcome
 from hetuflow.protocol.model import NamespaceForUpdate, NamespaceId
 from hetuflow.protocol.states import OnLost, TaskInstanceStatus, TaskStatus
+from hetuflow.storage import reaping
 from hetuflow.storage.agents import get_agent
 from hetuflow.storage.connect import Database
 from hetuflow.storage.instances import request_kill
@@ -27,17 +36,6 @@ AS, TS = TaskInstanceStatus, TaskStatus
 LEASE = 30.0
 COUNTS = query("SELECT attempts, lost_attempts FROM sched_task WHERE id = $id")
 SESSION = query("SELECT session_id FROM sched_agent WHERE id = $id")
-WAITERS = query("""
-  SELECT count(*) FROM pg_stat_activity
-  WHERE datname = current_database() AND wait_event_type = 'Lock'
-""")
-
-
-async def worker(database: Database) -> Worker:
-  """Make an agent that has registered."""
-  made = Worker(database=database)
-  await made.register()
-  return made
 
 
 async def counts(database: Database, task_id: object) -> tuple[int, int]:
@@ -53,7 +51,7 @@ async def counts(database: Database, task_id: object) -> tuple[int, int]:
 async def test_what_a_silent_agent_runs_is_lost_and_goes_to_another(
   database: Database,
 ) -> None:
-  term, one, two = await lead(database), await worker(database), await worker(database)
+  term, one, two = await lead(database), await join(database), await join(database)
   claim = await one.start(await new_job(database))
   assert await reap(database, term) == []
   await one.fall_silent()
@@ -76,7 +74,7 @@ async def test_what_a_silent_agent_runs_is_lost_and_goes_to_another(
 async def test_a_lost_agents_session_ends_so_that_it_has_to_register(
   database: Database,
 ) -> None:
-  term, one = await lead(database), await worker(database)
+  term, one = await lead(database), await join(database)
   await one.start(await new_job(database))
   await one.fall_silent()
   await reap(database, term)
@@ -87,7 +85,7 @@ async def test_a_lost_agents_session_ends_so_that_it_has_to_register(
 async def test_an_agent_that_has_nothing_may_be_silent_for_as_long_as_it_likes(
   database: Database,
 ) -> None:
-  term, one = await lead(database), await worker(database)
+  term, one = await lead(database), await join(database)
   await one.fall_silent()
   assert await reap(database, term) == []
   assert await database.fetchval(SESSION, id=one.id) == one.session_id
@@ -98,7 +96,7 @@ async def test_after_an_outage_or_a_new_leader_agents_have_time_to_come_back(
   database: Database, outage: bool
 ) -> None:
   await lead(database)
-  one = await worker(database)
+  one = await join(database)
   await one.start(await new_job(database))
   await one.fall_silent()
   long_ago, now = datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC)
@@ -122,7 +120,7 @@ async def test_after_an_outage_or_a_new_leader_agents_have_time_to_come_back(
 async def test_a_claim_that_has_not_started_is_good_until_its_time_and_a_lease(
   database: Database,
 ) -> None:
-  term, one, two = await lead(database), await worker(database), await worker(database)
+  term, one, two = await lead(database), await join(database), await join(database)
   at = datetime.now(UTC) + timedelta(seconds=3)
   await make_tasks(database, await new_job(database), scheduled_at=at)
   [claim] = await one.claim(run=0, hold=1)
@@ -139,7 +137,7 @@ async def test_a_claim_that_has_not_started_is_good_until_its_time_and_a_lease(
 
 
 async def test_a_leader_whose_term_is_over_gives_nobody_up(database: Database) -> None:
-  term, one = await lead(database), await worker(database)
+  term, one = await lead(database), await join(database)
   claim = await one.start(await new_job(database))
   await one.fall_silent()
   await resign_leader(database, term)
@@ -152,7 +150,7 @@ async def test_a_leader_whose_term_is_over_gives_nobody_up(database: Database) -
 async def test_an_agent_that_renews_its_lease_meanwhile_is_not_given_up(
   database: Database,
 ) -> None:
-  term, one = await lead(database), await worker(database)
+  term, one = await lead(database), await join(database)
   claim = await one.start(await new_job(database))
   await one.fall_silent()
   overdue = await find_overdue(
@@ -178,7 +176,7 @@ async def test_an_agent_that_renews_its_lease_meanwhile_is_not_given_up(
 async def test_what_must_not_run_again_fails_once_it_was_waited_for(
   database: Database, config: dict[str, object], losses: int
 ) -> None:
-  term, one = await lead(database), await worker(database)
+  term, one = await lead(database), await join(database)
   claim = await one.start(await new_job(database, **config))
   for _ in range(losses):
     await one.fall_silent()
@@ -202,7 +200,7 @@ async def test_what_must_not_run_again_fails_once_it_was_waited_for(
 async def test_a_task_nobody_takes_waits_on_when_its_lost_attempt_is_given_up(
   database: Database,
 ) -> None:
-  term, one = await lead(database), await worker(database)
+  term, one = await lead(database), await join(database)
   claim = await one.start(await new_job(database))
   await one.fall_silent()
   await reap(database, term)
@@ -220,7 +218,7 @@ async def test_a_task_nobody_takes_waits_on_when_its_lost_attempt_is_given_up(
 async def test_a_task_that_is_to_be_cancelled_ends_with_the_lease_of_its_agent(
   database: Database, kill: bool, on_lost: OnLost, first: bool
 ) -> None:
-  term, one = await lead(database), await worker(database)
+  term, one = await lead(database), await join(database)
   claim = await one.start(await new_job(database, on_lost=on_lost))
 
   async def cancel() -> None:
@@ -249,7 +247,7 @@ async def test_a_task_that_is_to_be_cancelled_ends_with_the_lease_of_its_agent(
 async def test_a_pause_after_a_loss_lets_go_of_the_lost_attempt(
   database: Database,
 ) -> None:
-  term, one = await lead(database), await worker(database)
+  term, one = await lead(database), await join(database)
   claim = await one.start(await new_job(database))
   await one.fall_silent()
   await reap(database, term)
@@ -281,7 +279,7 @@ async def test_a_late_end_counts_until_there_is_a_newer_claim(
   expected: TaskStatus,
   on_lost: OnLost,
 ) -> None:
-  term, one = await lead(database), await worker(database)
+  term, one = await lead(database), await join(database)
   claim = await one.start(await new_job(database, on_lost=on_lost))
   await one.fall_silent()
   await reap(database, term)
@@ -295,7 +293,7 @@ async def test_a_late_end_counts_until_there_is_a_newer_claim(
 
 
 async def test_a_late_failure_is_retried_as_any_other(database: Database) -> None:
-  term, one = await lead(database), await worker(database)
+  term, one = await lead(database), await join(database)
   job = await new_job(database, max_retries=1, retry_interval=3_600.0)
   claim = await one.start(job)
   await one.fall_silent()
@@ -310,7 +308,7 @@ async def test_a_late_failure_is_retried_as_any_other(database: Database) -> Non
 async def test_a_late_word_is_stale_once_the_task_has_a_newer_claim(
   database: Database,
 ) -> None:
-  term, one, two = await lead(database), await worker(database), await worker(database)
+  term, one, two = await lead(database), await join(database), await join(database)
   claim = await one.start(await new_job(database))
   await one.fall_silent()
   await reap(database, term)
@@ -329,7 +327,7 @@ async def test_a_late_word_is_stale_once_the_task_has_a_newer_claim(
 async def test_an_agent_that_comes_back_in_time_goes_on_with_what_it_has(
   database: Database, on_lost: OnLost, begun: bool
 ) -> None:
-  term, one, two = await lead(database), await worker(database), await worker(database)
+  term, one, two = await lead(database), await join(database), await join(database)
   await make_tasks(database, await new_job(database, on_lost=on_lost))
   [claim] = await one.claim()
   if begun:
@@ -354,7 +352,7 @@ async def test_an_agent_that_comes_back_in_time_goes_on_with_what_it_has(
 async def test_an_agent_that_comes_back_without_its_work_says_whether_it_had_begun(
   database: Database, begun: bool
 ) -> None:
-  term, one = await lead(database), await worker(database)
+  term, one = await lead(database), await join(database)
   await make_tasks(database, await new_job(database, on_lost=OnLost.FAIL))
   [claim] = await one.claim()
   if begun:
@@ -371,7 +369,7 @@ async def test_an_agent_that_comes_back_without_its_work_says_whether_it_had_beg
 
 
 async def test_a_loss_that_the_agent_confirms_counts_once(database: Database) -> None:
-  term, one = await lead(database), await worker(database)
+  term, one = await lead(database), await join(database)
   claim = await one.start(await new_job(database, max_lost=2))
   await one.fall_silent()
   await reap(database, term)
@@ -386,40 +384,12 @@ async def test_a_loss_that_the_agent_confirms_counts_once(database: Database) ->
 # ── races ───────────────────────────────────────────────────────────────────────────
 
 
-Deed = Callable[[], Awaitable[object]]
-
-
-async def race(database: Database, *rivals: Deed) -> None:
-  """Let rivals meet in the same row: each waits for it, or is done, before the next."""
-  lock = query("SELECT id FROM sched_task FOR UPDATE")
-  done: list[Deed] = []
-
-  async def run(rival: Deed) -> None:
-    """Run one and note that it is done."""
-    await rival()
-    done.append(rival)
-
-  with trio.fail_after(20):
-    async with trio.open_nursery() as nursery, database.transaction() as connection:
-      await connection.fetch(lock)
-      for number, rival in enumerate(rivals, start=1):
-        nursery.start_soon(run, rival)
-        while await database.fetchval(WAITERS) + len(done) < number:
-          await trio.lowlevel.checkpoint()
-
-
-async def tolerant(change: Deed) -> None:
-  """Make a change that may come too late."""
-  with contextlib.suppress(Conflict):
-    await change()
-
-
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("what", ["finish", "cancel", "kill"])
 async def test_a_loss_and_whatever_else_happens_leave_one_winner(
   database: Database, what: str, order: int
 ) -> None:
-  term, one = await lead(database), await worker(database)
+  term, one = await lead(database), await join(database)
   claim = await one.start(await new_job(database))
   await one.fall_silent()
   others: dict[str, Deed] = {
@@ -439,7 +409,7 @@ async def test_a_loss_and_whatever_else_happens_leave_one_winner(
 
 
 async def test_a_late_end_and_a_new_claim_leave_one_winner(database: Database) -> None:
-  term, one, two = await lead(database), await worker(database), await worker(database)
+  term, one, two = await lead(database), await join(database), await join(database)
   wins = set()
   for _ in range(10):
     claim = await one.start(await new_job(database))
@@ -466,7 +436,7 @@ async def test_a_late_end_and_a_new_claim_leave_one_winner(database: Database) -
 async def test_a_shorter_lease_of_the_namespace_is_heeded(database: Database) -> None:
   namespace = NamespaceId("default")
   await update_namespace(database, namespace, NamespaceForUpdate(lease=5.0))
-  term, one = await lead(database), await worker(database)
+  term, one = await lead(database), await join(database)
   await make_tasks(database, await new_job(database))
   [claim] = await one.claim()
   assert claim["lease"] == 5.0
@@ -475,3 +445,18 @@ async def test_a_shorter_lease_of_the_namespace_is_heeded(database: Database) ->
   assert await reap(database, term) == []
   await one.age(claim, 6.0)
   assert len(await reap(database, term)) == 1
+
+
+@pytest.mark.parametrize("name", ["find_overdue", "lose_instances", "close_lost"])
+async def test_only_what_is_under_way_is_looked_at_and_by_index(
+  database: Database, name: str
+) -> None:
+  worker = await join(database)
+  for _ in range(20):
+    await worker.report(await worker.start(await new_job(database)), AS.SUCCEEDED)
+  await database.fetch(query("ANALYZE"))
+  async with database.transaction() as connection:
+    plan = await explain_generic(connection, getattr(reaping._sql, name))
+  ways = {way for way in scans(plan) if way[0].startswith("sched_task")}
+  assert {table for table, _ in ways} <= {"sched_task_live", "sched_task_instance_live"}
+  assert {way for way in ways if way[1] == "Seq Scan"} == set()

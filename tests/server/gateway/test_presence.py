@@ -96,6 +96,24 @@ async def test_a_row_that_others_change_meanwhile_is_renewed_all_the_same(
   assert len(messages(agent)) == 1
 
 
+async def test_a_session_whose_work_was_given_up_has_to_be_made_anew(
+  database: Database,
+) -> None:
+  sessions = Sessions()
+  lost, other = await join(database, sessions), await join(database, sessions)
+  await database.fetch(
+    query("UPDATE sched_agent SET session_id = NULL WHERE id = $id"), id=lost.agent_id
+  )
+  presence = make_presence(database)
+  for session in (lost, other):
+    presence.submit(session, HeartbeatRequest(sent_at=1.0))
+  await presence.renew_once()
+  assert lost.closing is not None
+  assert lost.closing[0] == 4001
+  assert messages(lost) == []
+  assert len(messages(other)) == 1
+
+
 async def test_a_session_that_was_replaced_is_closed(database: Database) -> None:
   here, elsewhere = Sessions(), Sessions()
   older = await join(database, here)

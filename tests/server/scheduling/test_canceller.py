@@ -23,6 +23,8 @@ from hetuflow.server.session import Session
 from hetuflow.server.sessions import Sessions
 from hetuflow.storage.agents import Cancel
 from hetuflow.storage.connect import Database
+from hetuflow.storage.instances import request_kill
+from hetuflow.storage.tasks import get_task
 from hetuflow.storage.transitions import record_updates, request_cancel
 
 
@@ -59,6 +61,27 @@ async def test_an_agent_is_told_once_and_again_only_after_a_while(
   await canceller.cancel_once()
   [command] = messages(agent)
   assert len(command.instance_ids) == 2
+
+
+async def test_an_agent_that_was_told_to_cancel_is_told_at_once_to_kill(
+  database: Database,
+) -> None:
+  sessions = Sessions()
+  await make_tasks(database, await make_job(database), 2)
+  agent = await join(database, sessions, run=2)
+  await Poller(database, sessions, interval=1.0, wakeup=Wakeup()).poll_once()
+  killed, cancelled = dispatched(agent)
+  canceller = Canceller(database, sessions, Wakeup())
+  for task in (killed, cancelled):
+    await request_cancel(database, task.task_id)
+  await canceller.cancel_once()
+  messages(agent)
+  await request_kill(database, killed.instance_id)
+  assert await canceller.cancel_once() == 2
+  [command] = messages(agent)
+  assert command.command is AgentCommandKind.KILL
+  assert command.instance_ids == [killed.instance_id]
+  assert (await get_task(database, killed.task_id)).reason == "cancelled by request"
 
 
 async def test_what_has_ended_is_told_no_more(
