@@ -287,19 +287,24 @@ tasks AS (
   WHERE t.ctid = e.task_row AND t.namespace_id = $namespace_id
     AND t.completed_at = 'infinity' AND t.claim_token = e.claim_token
     AND t.status IN ('dispatched', 'running', 'waiting_retry')
-  RETURNING t.id, t.status, t.lane
+  RETURNING t.id, t.status, t.lane,
+    -- Part of a broadcast, or one of what is kept going.
+    t.parent_id IS NOT NULL OR t.occurrence LIKE 'r%' AS awaited
 ),
 counted AS (
   SELECT count(*) FILTER (WHERE status IN ('pending', 'waiting_retry')) AS waiting,
     count(lane) FILTER (WHERE status NOT IN (
-      'dispatched', 'running', 'pending', 'waiting_retry')) AS freed
+      'dispatched', 'running', 'pending', 'waiting_retry')) AS freed,
+    count(*) FILTER (WHERE awaited AND status NOT IN (
+      'dispatched', 'running', 'pending', 'waiting_retry')) AS awaited
   FROM tasks
 ),
 hint AS (
   SELECT pg_notify('hetuflow', kind.name || $namespace_id)
   FROM counted
   CROSS JOIN LATERAL (VALUES
-    ('tasks:', counted.waiting), ('limits:', counted.freed)) AS kind (name, count)
+    ('tasks:', counted.waiting), ('limits:', counted.freed),
+    ('ends:', counted.awaited)) AS kind (name, count)
   WHERE kind.count > 0
 )
 SELECT id, false AS again, (SELECT count(*) FROM hint) AS hints FROM ended

@@ -45,6 +45,7 @@ def list_tasks(
   namespace_id: str | None = None,
   job_id: UUID | None = None,
   schedule_id: UUID | None = None,
+  parent_id: UUID | None = None,
   status: str | None = None,
   limit: int | None = None,
 ) -> Call[Page[Task]]:
@@ -53,6 +54,7 @@ def list_tasks(
     "namespace_id": namespace_id,
     "job_id": job_id,
     "schedule_id": schedule_id,
+    "parent_id": parent_id,
     "status": status,
     "limit": limit,
   }
