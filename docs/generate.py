@@ -36,7 +36,8 @@ from hetuflow.protocol.states import (
   TaskStatus,
 )
 from hetuflow.server.config import ServerConfig
-from hetuflow.server.tree import Services
+from hetuflow.server.parts import wire_parts
+from hetuflow.server.tree import build_leader
 from hetuflow.server.tree import build_tree as build_server_tree
 from hetuflow.settings import default_data_dir
 from hetuflow.storage.connect import Database
@@ -72,15 +73,16 @@ def draw_server_tree() -> str:
     postmaster=Postmaster(process=psutil.Process()),
   )
   with socket.socket() as listener:
-    services = Services.make(
+    parts = wire_parts(
       ServerConfig(),
       database=Database(None, 1.0),
       cluster=cluster,
       listener=listener,
       server=ServerForCreate(id=ServerId(new_id()), name="-", url="-", version="-"),
+      build_leader=build_leader,
       show_tree=dict,
     )
-    return _code(render(build_server_tree(services)))
+    return _code(render(build_server_tree(parts)))
 
 
 def draw_agent_tree() -> str:

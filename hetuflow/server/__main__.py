@@ -17,7 +17,8 @@ from hetuflow.nursery import Supervisor, main, run_until_signal
 from hetuflow.protocol.model import ServerForCreate, ServerId, new_id
 from hetuflow.server.config import ServerConfig, load_server_config, server_options
 from hetuflow.server.gateway.gateway import open_listener
-from hetuflow.server.tree import Services, build_tree
+from hetuflow.server.parts import wire_parts
+from hetuflow.server.tree import build_leader, build_tree
 from hetuflow.storage.connect import Database, StorageSettings, open_storage
 from hetuflow.storage.embedded import Cluster, open_embedded
 from hetuflow.storage.first_access import ensure_first_access
@@ -64,15 +65,16 @@ async def serve(config: ServerConfig) -> int:
   with listener:
     async with _open_database(config) as (database, cluster):
       supervisor: Supervisor
-      services = Services.make(
+      parts = wire_parts(
         config,
         database=database,
         cluster=cluster,
         listener=listener,
         server=server,
+        build_leader=build_leader,
         show_tree=lambda: supervisor.state().to_dict(),
       )
-      supervisor = Supervisor(build_tree(services))
+      supervisor = Supervisor(build_tree(parts))
       # What lives from here on is made under load; what was made before stays.
       gc.freeze()
       return await run_until_signal(
