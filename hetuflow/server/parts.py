@@ -115,7 +115,9 @@ def wire_parts(
   recorder = Recorder(database)
   presence = Presence(database, clock, sessions, lease=settings.session_lease)
   poller = Poller(database, sessions, interval=settings.poll_interval, wakeup=to_poll)
-  broadcaster = Broadcaster(database, bindings, Wakeup())
+  broadcaster = Broadcaster(
+    database, bindings, Wakeup(), lost_grace=settings.lost_grace
+  )
   limiter = Limiter(database, bindings, Wakeup())
   reconciler = Reconciler(database, bindings, Wakeup(), horizon=settings.horizon)
 

@@ -31,8 +31,6 @@ IDLE_INTERVAL = 5.0
 """Seconds between looks where no job is broadcast."""
 PAUSE = 0.02
 """Seconds that hints are gathered for."""
-LOST_GRACE = 120.0
-"""Seconds after which a part is given up whose agent is gone."""
 
 _HINTS = ("routes", "tasks:", "ends:", "cancels")
 
@@ -55,7 +53,7 @@ class Broadcaster:
     bindings: Bindings,
     wakeup: Wakeup,
     *,
-    lost_grace: float = LOST_GRACE,
+    lost_grace: float,
   ) -> None:
     self._database = database
     self._bindings = bindings

@@ -17,6 +17,7 @@ from hetuflow.storage.connect import Database
 from hetuflow.storage.dead_letters import forget_letters
 from hetuflow.storage.idempotency import forget_expired
 from hetuflow.storage.maintenance import ensure_partitions
+from hetuflow.storage.routes import forget_agent_routes
 from hetuflow.storage.servers import forget_servers
 
 __all__ = ["Janitor"]
@@ -53,7 +54,7 @@ class Janitor:
       await trio.sleep(UPKEEP_INTERVAL)
 
   async def tidy_once(self) -> None:
-    """Make partitions ahead, and forget old keys, servers and dead letters."""
+    """Make partitions ahead, and forget old keys, servers, routes and dead letters."""
     database = self._database
     made = await ensure_partitions(database)
     keys = await _all(lambda limit: forget_expired(database, limit))
@@ -61,13 +62,15 @@ class Janitor:
       lambda limit: forget_letters(database, days=LETTER_DAYS, limit=limit)
     )
     servers = await forget_servers(database, days=SERVER_DAYS)
-    if made or keys or letters or servers:
+    routes = await _all(lambda limit: forget_agent_routes(database, limit=limit))
+    if made or keys or letters or servers or routes:
       _log.info(
         "upkeep_done",
         partitions=made,
         keys_forgotten=keys,
         letters_forgotten=letters,
         servers_forgotten=servers,
+        routes_forgotten=routes,
       )
 
 
