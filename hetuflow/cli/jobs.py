@@ -94,8 +94,15 @@ def show_job(session: Session, name: str, as_json: bool) -> None:
 
 def timing_of(schedule: dict[str, Any]) -> str:
   """Say in a few words when a schedule fires."""
-  if schedule.get("interval_seconds") is not None:
-    return f"every {schedule['interval_seconds']:g} s"
+  if (seconds := schedule.get("interval_seconds")) is not None:
+    after = "after each end" if schedule.get("fixed_delay") else ""
+    return f"every {seconds:g} s {after}".rstrip()
+  if (replicas := schedule.get("replicas")) is not None:
+    return f"always, {replicas} at a time"
+  if (event := schedule.get("event_name")) is not None:
+    return f"on {event}"
+  if (after_job := schedule.get("after")) is not None:
+    return f"after {after_job['job']}"
   return schedule.get("cron_expression") or f"at {schedule.get('run_at')}"
 
 

@@ -66,7 +66,8 @@ async def test_none_of_them_is_planned_ahead(database: Database, what: str) -> N
     await set_schedule_enabled(database, schedule.id, enabled)
     assert (await read_cursor(database, schedule))["next_plan_at"] is None
   assert (
-    await list_due_schedules(database, horizon=1e6, namespaces=None, limit=10) == []
+    await list_due_schedules(database, horizon=1e6, namespaces=["default"], limit=10)
+    == []
   )
   assert (await get_schedule(database, schedule.id)).next_run_at is None
 
