@@ -147,6 +147,27 @@ async def test_failover_measures_kills_and_stops_of_leaders_and_of_others(
   assert "Traceback" not in said
 
 
+async def test_schedules_are_planned_each_and_counted(tmp_path: Path) -> None:
+  figures, _ = await run(
+    "schedules",
+    *("--schedules", "120", "--jobs", "3", "--minutes", "0.05"),
+    folder=tmp_path,
+  )
+  assert figures["tasks_per_second"] > 0
+  assert figures["most_behind"] == 0
+  assert 0 < figures["empty_pass_ms"]["p50"] <= figures["empty_pass_ms"]["max"]
+
+
+async def test_backlog_compares_with_an_empty_queue(tmp_path: Path) -> None:
+  figures, _ = await run(
+    "backlog",
+    *("--tasks", "40", "--runs", "1", "--idle", "100", "--history", "100"),
+    folder=tmp_path,
+  )
+  assert set(figures["ratios"]) == {"idle tasks", "idle tasks and history"}
+  assert (figures["idle"], figures["history"]) == (200, 100)
+
+
 async def test_an_interrupted_benchmark_leaves_no_process_and_no_folder(
   tmp_path: Path,
 ) -> None:
