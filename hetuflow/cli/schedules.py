@@ -1,8 +1,11 @@
 """``hetuflow schedules``: when jobs are due."""
 
+from collections.abc import Iterator
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
+import attrs
 import click
 
 from hetuflow.cli import show
@@ -10,12 +13,20 @@ from hetuflow.cli.find import find_job, find_schedule, job_names
 from hetuflow.cli.jobs import timing_of
 from hetuflow.cli.options import timing_options, timings_of
 from hetuflow.cli.session import Session, group, json_option, pass_session
+from hetuflow.cli.words import moment
 from hetuflow.client.calls import schedules as calls
 from hetuflow.protocol import wire
-from hetuflow.protocol.model import ScheduleForCreate
+from hetuflow.protocol.model import (
+  BackfillForCreate,
+  Ledger,
+  LedgerCheck,
+  LedgerItem,
+  ScheduleForCreate,
+)
 
 __all__ = ["schedules"]
 
+PAGE = 1_000
 NAMES = click.argument("names", metavar="SCHEDULE...", nargs=-1, required=True)
 
 
@@ -113,3 +124,90 @@ def delete_schedules(session: Session, names: tuple[str, ...]) -> None:
   """Delete schedules; their jobs stay."""
   for schedule in [find_schedule(session, name) for name in names]:
     session.send(calls.delete_schedule(schedule.id))
+
+
+@schedules.command("ledger")
+@click.argument("name", metavar="SCHEDULE")
+@click.option("--from", "from_at", type=moment, help="A day before --to if left out.")
+@click.option("--to", "to_at", type=moment, help="As far as is planned if left out.")
+@click.option("--limit", type=click.IntRange(1), default=PAGE, show_default=True)
+@json_option
+@pass_session
+def show_ledger(
+  session: Session,
+  name: str,
+  from_at: datetime | None,
+  to_at: datetime | None,
+  limit: int,
+  as_json: bool,
+) -> None:
+  """Show what became of each planned time, and whether each came to something."""
+  call = calls.get_ledger(
+    find_schedule(session, name).id,
+    from_at=from_at,
+    to_at=to_at,
+    limit=min(limit, PAGE),
+  )
+  ledger = page = session.send(call)
+  items = list(page.items)
+  while page.next_cursor is not None and len(items) < limit:
+    page = session.send(call.after(page.next_cursor))
+    items += page.items
+  ledger = attrs.evolve(ledger, items=items[:limit], next_cursor=page.next_cursor)
+  if as_json:
+    show.print_json(ledger)
+    return
+  show.print_table(
+    ("PLANNED", "UNTIL", "COUNT", "OUTCOME", "STATUS", "CAUSE", "REASON", "TASK"),
+    map(_row, ledger.items),
+  )
+  for line in _summary(ledger):
+    click.echo(line)
+
+
+def _row(item: LedgerItem) -> tuple[object, ...]:
+  """Write an item of a ledger."""
+  until = item.to_at if item.count > 1 else None
+  return (
+    *(item.from_at, until, item.count, item.outcome),
+    *(item.status, item.cause, item.reason, item.task_id),
+  )
+
+
+def _summary(ledger: Ledger) -> Iterator[str]:
+  """Say what all of it came to, and whether it is whole."""
+  if ledger.totals is not None:
+    totals = wire.dump(ledger.totals).items()
+    yield ", ".join(f"{count} {name}" for name, count in totals if count) or "nothing"
+  if ledger.check is not None:
+    yield from _verdict(ledger.check)
+
+
+def _verdict(check: LedgerCheck) -> Iterator[str]:
+  """Say whether each planned time is covered once, and which are not."""
+  span = f"{show.when(check.after_at)} to {show.when(check.until_at)}"
+  if check.complete:
+    yield f"each of {check.planned} planned times is covered once, {span}"
+    return
+  yield f"{check.covered} of {check.planned} planned times are covered, {span}"
+  for word in ("uncovered", "doubled", "miscounted"):
+    for at in getattr(check, word):
+      yield f"{word}: {show.when(at)}"
+
+
+@schedules.command("backfill")
+@click.argument("name", metavar="SCHEDULE")
+@click.option("--from", "start_at", type=moment, required=True)
+@click.option("--to", "end_at", type=moment, required=True)
+@json_option
+@pass_session
+def backfill_schedule(
+  session: Session, name: str, start_at: datetime, end_at: datetime, as_json: bool
+) -> None:
+  """Run the planned times of a past span that did not run."""
+  span = wire.load(BackfillForCreate, {"start_at": start_at, "end_at": end_at})
+  made = session.send(calls.backfill_schedule(find_schedule(session, name).id, span))
+  if as_json:
+    show.print_json(made)
+  else:
+    click.echo(f"{made.tasks} {'task' if made.tasks == 1 else 'tasks'} made")

@@ -15,6 +15,7 @@ __all__ = [
   "TASK_FINAL",
   "TASK_TRANSITIONS",
   "AgentStatus",
+  "Coverage",
   "ExecutorKind",
   "InstanceEvent",
   "JobStatus",
@@ -107,6 +108,17 @@ class LogStream(StrEnum):
 class LedgerOutcome(StrEnum):
   """What became of planned times that have no task."""
 
+  SKIPPED = "skipped"
+  MISSED = "missed"
+  MERGED = "merged"
+
+
+class Coverage(StrEnum):
+  """What became of a planned time, with a task or without."""
+
+  WAITING = "waiting"
+  RAN = "ran"
+  CANCELLED = "cancelled"
   SKIPPED = "skipped"
   MISSED = "missed"
   MERGED = "merged"

@@ -44,6 +44,7 @@ __all__ = [
   "create_schedule",
   "delete_schedule",
   "get_schedule",
+  "locked_schedule",
   "query_schedules",
   "replanned_job",
   "set_schedule_enabled",
@@ -164,7 +165,7 @@ async def update_schedule(
   if update.name == "":
     raise ProtocolError([("$.name", "expected a name")])
   uses = () if isinstance(update.calendars, UnsetType) else update.calendars
-  async with _locked(database, id, uses) as (connection, job):
+  async with locked_schedule(database, id, uses) as (connection, job):
     before = await get_schedule(connection, id)
     values = changes(_complete(before, update))
     await _check(connection, attrs.evolve(before, **_given(values)), job["name"])
@@ -210,7 +211,7 @@ async def set_schedule_enabled(database: Executor, id: UUID, enabled: bool) -> S
   Raises:
     NotFound: there is no such schedule.
   """
-  async with _locked(database, id) as (connection, job):
+  async with locked_schedule(database, id) as (connection, job):
     if (await get_schedule(connection, id)).enabled != enabled:
       async with replanned(connection, job["namespace_id"], [id]):
         await connection.fetch(
@@ -228,7 +229,7 @@ async def delete_schedule(database: Executor, id: UUID) -> None:
   Raises:
     NotFound: there is no such schedule.
   """
-  async with _locked(database, id) as (connection, job):
+  async with locked_schedule(database, id) as (connection, job):
     now = await connection.fetchval(_sql.read_clock)
     await connection.fetch(
       _sql.delete_future_tasks, namespace_id=job["namespace_id"], ids=[id], now=now
@@ -260,12 +261,23 @@ async def switch_schedules_off(connection: Connection, job_id: UUID) -> None:
 
 
 @asynccontextmanager
-async def _locked(
+async def locked_schedule(
   database: Executor, id: UUID, calendars: Sequence[ScheduleCalendar] = ()
 ) -> AsyncIterator[tuple[Connection, Record]]:
   """Open a transaction that holds a schedule, and before it its job and some calendars.
 
   Those come first everywhere, so that no two editors wait for each other.
+
+  Args:
+    database: where.
+    id: of the schedule.
+    calendars: that it is to heed.
+
+  Returns:
+    The connection, and the job with ``id``, ``namespace_id``, ``name`` and ``status``.
+
+  Raises:
+    NotFound: there is no such schedule.
   """
   job_id = await database.fetchval(_sql.find_job, id=id)
   async with database.transaction() as connection:

@@ -14,6 +14,7 @@ from hetuflow.protocol.model import (
   explain,
   gateway,
   job,
+  ledger,
   namespace,
   schedule,
   statistics,
@@ -21,7 +22,19 @@ from hetuflow.protocol.model import (
 )
 
 MODULES = (
-  *(agent, calendar, config, explain, gateway, job, namespace, schedule, statistics, task),
+  *(
+    agent,
+    calendar,
+    config,
+    explain,
+    gateway,
+    job,
+    ledger,
+    namespace,
+    schedule,
+    statistics,
+    task,
+  ),
   *(envelope, files, session, work),
 )
 

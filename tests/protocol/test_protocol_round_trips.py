@@ -105,6 +105,7 @@ SPECIAL: dict[tuple[str, str], st.SearchStrategy[Any]] = {
   ("FollowedEnd", "status"): st.lists(
     st.sampled_from(sorted(TASK_FINAL)), min_size=1, max_size=3
   ),
+  ("BackfillForCreate", "start_at"): st.just(datetime(1970, 1, 1, tzinfo=UTC)),
   ("NamespaceForCreate", "id"): st.from_regex(r"[a-z][a-z0-9]{0,9}", fullmatch=True),
 }
 

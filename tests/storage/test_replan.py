@@ -8,7 +8,7 @@ import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.clock import OWN_CLOCK, SET_CLOCK
+from support.clock import SET_CLOCK, clocked_database
 from support.postgres import Postgres
 from support.world import bind_all, make_job, make_schedule, query, start_attempt
 
@@ -50,10 +50,8 @@ RUN_COUNT = query("SELECT run_count FROM sched_schedule WHERE id = $id")
 @pytest.fixture
 def clocked(postgres: Postgres, template: str) -> Iterator[str]:
   """The address of a database whose clock stands still until it is set."""
-  with postgres.database(template) as name:
-    postgres.sql(OWN_CLOCK, database=name)
-    postgres.sql(f"SELECT hetuflow_ensure_partitions(4, '{START}')", database=name)
-    yield postgres.dsn(name)
+  with clocked_database(postgres, template, START) as dsn:
+    yield dsn
 
 
 @attrs.define(kw_only=True)

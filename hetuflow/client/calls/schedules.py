@@ -1,5 +1,6 @@
 """Schedules: when jobs are due."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -7,6 +8,9 @@ import attrs
 
 from hetuflow.client.call import Call, Page, delete, get, listing, patch, post
 from hetuflow.protocol.model import (
+  Backfill,
+  BackfillForCreate,
+  Ledger,
   Schedule,
   ScheduleForCreate,
   ScheduleForPreview,
@@ -16,10 +20,12 @@ from hetuflow.protocol.model.ids import Instant
 
 __all__ = [
   "Preview",
+  "backfill_schedule",
   "create_schedule",
   "delete_schedule",
   "disable_schedule",
   "enable_schedule",
+  "get_ledger",
   "get_schedule",
   "list_schedules",
   "preview_schedule",
@@ -83,6 +89,30 @@ def enable_schedule(schedule_id: UUID) -> Call[Schedule]:
 def disable_schedule(schedule_id: UUID) -> Call[Schedule]:
   """Describe that a schedule fires no more."""
   return post(Schedule, "schedules", schedule_id, "disable")
+
+
+def get_ledger(
+  schedule_id: UUID,
+  *,
+  from_at: datetime | None = None,
+  to_at: datetime | None = None,
+  limit: int | None = None,
+) -> Call[Ledger]:
+  """Describe the question what became of planned times, from one moment to another."""
+  query = {"from": from_at, "to": to_at, "limit": limit}
+  return get(Ledger, "schedules", schedule_id, "ledger", **query)
+
+
+def backfill_schedule(
+  schedule_id: UUID,
+  span: BackfillForCreate | dict[str, Any],
+  *,
+  idempotency_key: str | None = None,
+) -> Call[Backfill]:
+  """Describe that planned times that have passed run after all."""
+  return post(
+    Backfill, "schedules", schedule_id, "backfill", body=span, key=idempotency_key
+  )
 
 
 def preview_schedule(timing: ScheduleForPreview | dict[str, Any]) -> Call[Preview]:

@@ -58,6 +58,14 @@ from hetuflow.protocol.model.job import (
   JobVersion,
   UnusableConfig,
 )
+from hetuflow.protocol.model.ledger import (
+  Backfill,
+  BackfillForCreate,
+  Ledger,
+  LedgerCheck,
+  LedgerItem,
+  LedgerTotals,
+)
 from hetuflow.protocol.model.namespace import (
   Namespace,
   NamespaceFilter,
@@ -104,6 +112,8 @@ __all__ = [
   "AgentId",
   "AgentMetrics",
   "AgentOrder",
+  "Backfill",
+  "BackfillForCreate",
   "Broadcast",
   "Calendar",
   "CalendarDays",
@@ -131,6 +141,10 @@ __all__ = [
   "JobStatistics",
   "JobVersion",
   "JsonObject",
+  "Ledger",
+  "LedgerCheck",
+  "LedgerItem",
+  "LedgerTotals",
   "Misfire",
   "Namespace",
   "NamespaceFilter",

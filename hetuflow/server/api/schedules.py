@@ -25,6 +25,7 @@ from hetuflow.server.api.exchange import (
   read_body,
   read_query,
 )
+from hetuflow.server.api.ledger import backfill_schedule, read_ledger
 from hetuflow.server.api.once import create_once
 from hetuflow.server.api.operation import operation
 from hetuflow.server.api.services import services
@@ -124,6 +125,10 @@ async def enable_schedule(schedule_id: UUID) -> Response:
 async def disable_schedule(schedule_id: UUID) -> Response:
   """Keep a schedule from firing."""
   return await _switch(schedule_id, False)
+
+
+blueprint.get("/<uuid:schedule_id>/ledger")(read_ledger)
+blueprint.post("/<uuid:schedule_id>/backfill")(backfill_schedule)
 
 
 async def _switch(schedule_id: UUID, enabled: bool) -> Response:
