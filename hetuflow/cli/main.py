@@ -34,6 +34,9 @@ COMMANDS = {
   "namespaces": ("namespaces:namespaces", "Look after namespaces."),
   "preview": ("preview:preview", "Show when a cron expression fires."),
   "import": ("imports:import_", "Take over jobs from elsewhere."),
+  "doctor": ("doctor:doctor", "Check the database for what must not be."),
+  "repair": ("doctor:repair", "Mend what is mechanical of what the doctor finds."),
+  "migrate": ("doctor:migrate", "Bring the database to the schema of this version."),
 }
 """Name: where the command is within ``hetuflow.cli``, and the first line of its help."""
 

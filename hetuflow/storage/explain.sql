@@ -102,6 +102,7 @@ WITH asked AS (
 judged AS (
   SELECT a.id, a.name, a.server_id, a.last_heartbeat_at, a.lease_until,
     CASE WHEN a.session_id IS NULL OR a.lease_until < now() THEN 'offline'
+      WHEN a.drain_requested_at IS NOT NULL THEN 'draining'
       ELSE a.status END AS status,
     COALESCE((a.metrics ->> 'running')::integer, 0) AS running,
     COALESCE((a.capabilities ->> 'max_concurrent')::integer, 1) AS max_concurrent,

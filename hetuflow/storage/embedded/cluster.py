@@ -29,7 +29,7 @@ from hetuflow.storage.embedded.postmaster import (
   stop_postmaster,
 )
 
-__all__ = ["Cluster", "ClusterStatistics", "open_embedded"]
+__all__ = ["Cluster", "ClusterStatistics", "has_cluster", "open_embedded"]
 
 _log = structlog.get_logger()
 
@@ -162,6 +162,19 @@ async def open_embedded(
       yield cluster
     finally:
       await _leave(layout, users_lock, change_lock)
+
+
+def has_cluster(data_dir: Path, *, state_dir: Path = _STATE_DIR) -> bool:
+  """Tell whether a DATA_DIR has a private PostgreSQL, running or not.
+
+  Args:
+    data_dir: the DATA_DIR.
+    state_dir: as `open_embedded` takes it.
+
+  Raises:
+    StorageError: another user's is there.
+  """
+  return Layout(data_dir=data_dir.resolve(), state_dir=state_dir).home() is not None
 
 
 @contextmanager
