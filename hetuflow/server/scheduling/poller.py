@@ -12,8 +12,7 @@ when nobody can tell whether a claim has committed, because the connection broke
 loop was stopped: the sessions it was for are ended, and settled as the agents return.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
@@ -24,14 +23,12 @@ import trio
 
 from hetuflow.errors import Unavailable
 from hetuflow.nursery import Outage, Wakeup
-from hetuflow.protocol.messages import (
-  DispatchedTask,
-  DispatchTaskRequest,
-)
-from hetuflow.protocol.model import (
-  InstanceId,
-  NamespaceId,
-  TaskId,
+from hetuflow.protocol.model import NamespaceId
+from hetuflow.server.scheduling.claims import (
+  deal,
+  in_doubt,
+  make_dispatch,
+  version_of,
 )
 from hetuflow.server.scheduling.configs import FrozenConfigs, Version
 from hetuflow.server.scheduling.routing import Routing
@@ -39,11 +36,10 @@ from hetuflow.server.scheduling.shares import Shares
 from hetuflow.server.session import Session
 from hetuflow.server.sessions import Sessions
 from hetuflow.storage.connect import Database, Record
-from hetuflow.storage.failures import may_have_happened
 from hetuflow.storage.routes import list_waiting_routes
 from hetuflow.storage.transitions import ClaimOffer, claim_tasks, fail_claims
 
-__all__ = ["Poller", "deal"]
+__all__ = ["Poller"]
 
 CLAIM_LIMIT = 500
 """Places of each budget in one claim; more took longer per task when measured."""
@@ -200,7 +196,7 @@ class Poller:
     started, hints = trio.current_time(), self._hints
     # An outage that is met here, before anything was asked, leaves nothing in doubt.
     async with self._database.connection() as connection:
-      with _in_doubt(sessions):
+      with in_doubt(sessions):
         rows = await claim_tasks(connection, offer)
     due = sum(not row["held"] for row in rows)
     self._count(rows, started)
@@ -209,13 +205,13 @@ class Poller:
       return passed_over
     if hints == self._hints:
       self._raise_floors(rows)
-    with _in_doubt(sessions, always=True):
-      versions = set(map(_version, rows))
+    with in_doubt(sessions, always=True):
+      versions = set(map(version_of, rows))
       problems = await self._outage.retry(partial(self._configs.learn, versions))
       if problems:
         await self._outage.retry(partial(self._fail, namespace_id, rows, problems))
       self._send(
-        namespace_id, sessions, [row for row in rows if _version(row) not in problems]
+        namespace_id, sessions, [row for row in rows if version_of(row) not in problems]
       )
     return passed_over or due == len(run) > 0 or len(rows) - due == len(hold) > 0
 
@@ -256,34 +252,7 @@ class Poller:
       session = by_agent[agent_id]
       session.run = max(0, session.run - (len(share) - held))
       session.hold = max(0, session.hold - held)
-      session.dispatch(self._message(namespace_id, share))
-
-  def _message(
-    self, namespace_id: NamespaceId, rows: Sequence[Record]
-  ) -> DispatchTaskRequest:
-    """Make the batch for one agent, with each configuration once."""
-    versions = set(map(_version, rows))
-    return DispatchTaskRequest(
-      configs={
-        f"{job}:{version}": self._configs[job, version] for job, version in versions
-      },
-      tasks=[
-        DispatchedTask(
-          instance_id=InstanceId(row["instance_id"]),
-          task_id=TaskId(row["task_id"]),
-          namespace_id=namespace_id,
-          claim_token=row["claim_token"],
-          attempt=row["attempt"],
-          config=f"{row['job_id']}:{row['job_version']}",
-          scheduled_at=row["scheduled_at"],
-          due_at=row["due_at"],
-          lease=row["lease"],
-          held=row["held"],
-          parameters=row["parameters"],
-        )
-        for row in rows
-      ],
-    )
+      session.dispatch(make_dispatch(namespace_id, share, self._configs))
 
   async def _fail(
     self,
@@ -295,7 +264,7 @@ class Poller:
     claims = [
       (row["instance_id"], row["claim_token"], problems[version])
       for row in rows
-      if (version := _version(row)) in problems
+      if (version := version_of(row)) in problems
     ]
     await fail_claims(self._database, namespace_id, claims)
 
@@ -312,50 +281,3 @@ class Poller:
       else:
         figures.delay_seconds += row["delay"]
         figures.max_delay_seconds = max(figures.max_delay_seconds, row["delay"])
-
-
-def _version(row: Record) -> Version:
-  """Return which configuration a claimed task runs with."""
-  return row["job_id"], row["job_version"]
-
-
-@contextmanager
-def _in_doubt(sessions: Iterable[Session], *, always: bool = False) -> Iterator[None]:
-  """End sessions whose agents may have claims that they will never hear of.
-
-  Args:
-    sessions: for whom the block claims.
-    always: whether that is so however the block fails.
-  """
-  try:
-    yield
-  except BaseException as error:
-    if always or may_have_happened(error):
-      code = 1001 if isinstance(error, trio.Cancelled) else 1011
-      for session in sessions:
-        session.close(code, "a claim was interrupted")
-    raise
-
-
-def deal(budgets: Sequence[tuple[Session, int]], limit: int) -> list[Session]:
-  """Spread places over agents in proportion to what each can take.
-
-  Args:
-    budgets: each agent with its number of free places.
-    limit: places in all.
-
-  Returns:
-    The agent of each place; agents with as many places alternate.
-  """
-  if len(budgets) == 1:
-    session, places = budgets[0]
-    return [session] * min(places, limit)
-  total = max(1, sum(places for _, places in budgets))
-  # Nobody gets more than half a place beyond its share: what lies further is not dealt.
-  reach = limit + len(budgets) / 2
-  spread = sorted(
-    ((place + 0.5) / places, number)
-    for number, (_, places) in enumerate(budgets)
-    for place in range(min(places, limit, int(places * reach / total) + 1))
-  )
-  return [budgets[number][0] for _, number in spread[:limit]]

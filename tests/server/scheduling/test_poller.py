@@ -28,7 +28,8 @@ from hetuflow.protocol.states import AgentStatus
 from hetuflow.server.scheduling import configs as configs_module
 from hetuflow.server.scheduling import poller as poller_module
 from hetuflow.server.scheduling import routing as routing_module
-from hetuflow.server.scheduling.poller import Poller, deal
+from hetuflow.server.scheduling.claims import deal
+from hetuflow.server.scheduling.poller import Poller
 from hetuflow.server.scheduling.routing import satisfies
 from hetuflow.server.session import Session
 from hetuflow.server.sessions import Sessions
