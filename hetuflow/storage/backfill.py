@@ -35,8 +35,6 @@ from hetuflow.storage.timing import find_calendars, is_planned, timing_of
 __all__ = ["MAX_BACKFILL", "backfill_schedule"]
 
 _sql = load_queries("backfill")
-_ledger = load_queries("ledger")
-_schedules = load_queries("schedules")
 
 MAX_BACKFILL = 10_000
 """Planned times that one call looks at."""
@@ -65,10 +63,12 @@ async def backfill_schedule(
     Conflict: its job is disabled or deleted.
     Unavailable: after a long downtime there is too much to be planned first.
   """
-  async with locked_schedule(database, id) as (connection, job):
+  async with locked_schedule(database, id) as (connection, held):
+    row = await connection.fetchrow(_sql.read_job, id=held["id"])
+    job = found(row, "job", held["id"])
     if job["status"] != JobStatus.ENABLED:
       raise Conflict(f"the job {job['name']!r} is {job['status']}")
-    now: datetime = await connection.fetchval(_schedules.read_clock)
+    now: datetime = job["read_at"]
     schedule = await get_schedule(connection, id)
     timing = await _timing(connection, schedule)
     _check_span(timing, wish, now)
@@ -77,7 +77,7 @@ async def backfill_schedule(
     if not tasks:
       return Backfill(tasks=0, ids=[])
     await _open_gaps(connection, schedule, timing, wish)
-    ids = await _insert(connection, schedule, tasks)
+    ids = await _insert(connection, schedule, job, tasks)
     return Backfill(tasks=len(ids), ids=ids)
 
 
@@ -143,11 +143,11 @@ async def _open_gaps(
   Gaps of an earlier definition, whose times are others, stay as they are.
   """
   span = {"id": schedule.id, "from": wish.start_at, "to": wish.end_at}
-  rows = await connection.fetch(_ledger.list_gaps, **span)
+  rows = await connection.fetch(_sql.list_gaps, **span)
   own = [row for row in rows if _is_of(timing, row)]
   left = [gap for row in own for gap in _remains(timing, row, wish)]
   await connection.fetch(
-    _sql.replace_gaps, id=schedule.id, ids=[row["id"] for row in own]
+    _sql.delete_gaps, id=schedule.id, ids=[row["id"] for row in own]
   )
   await connection.fetch(
     _sql.insert_gaps,
@@ -184,11 +184,12 @@ def _remains(timing: Timing, gap: Record, wish: BackfillForCreate) -> list[Gap]:
 
 
 async def _insert(
-  connection: Connection, schedule: Schedule, tasks: Sequence[PlannedTask]
+  connection: Connection,
+  schedule: Schedule,
+  job: Record,
+  tasks: Sequence[PlannedTask],
 ) -> list[TaskId]:
   """Make the tasks, in the lane that the job of now wants, and hint at them."""
-  row = await connection.fetchrow(_sql.read_job, id=schedule.job_id)
-  job = found(row, "job", schedule.job_id)
   lane = lane_of(job, job["max_running"], schedule.parameters)
   ids: list[TaskId] = []
   rest = iter(tasks)

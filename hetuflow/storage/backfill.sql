@@ -1,6 +1,6 @@
 -- name: read_job
--- What the tasks of a job and its namespace wait for.
-SELECT j.id, j.status, j.name, j.overlap, j.max_concurrent, j.concurrency_key,
+-- A job, what its tasks wait for, and the database's time now, after all locks.
+SELECT clock_timestamp() AS read_at, j.id, j.status, j.name, j.overlap, j.max_concurrent, j.concurrency_key,
   j.rate_count, n.max_running
 FROM sched_job AS j
 JOIN sched_namespace AS n ON n.id = j.namespace_id
@@ -12,8 +12,15 @@ SELECT DISTINCT planned_at FROM sched_task
 WHERE namespace_id = $namespace_id AND schedule_id = $id
   AND planned_at >= $from::timestamptz AND planned_at <= $to::timestamptz
 
--- name: replace_gaps
--- Put what is left of some gaps in their place. The old ones go first: the first part of
+-- name: list_gaps
+-- The gaps that reach into a span.
+SELECT id, from_at, to_at, count, outcome, reason
+FROM sched_ledger_gap
+WHERE schedule_id = $id AND from_at <= $to::timestamptz AND to_at >= $from::timestamptz
+ORDER BY from_at, id
+
+-- name: delete_gaps
+-- Take gaps out of the ledger, before what is left of them is booked: the first part of
 -- one begins where it began.
 DELETE FROM sched_ledger_gap WHERE schedule_id = $id AND id = ANY($ids::uuid[])
 
