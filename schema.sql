@@ -107,6 +107,18 @@ BEGIN
 END
 $$;
 
+-- Drop a partition, or say that it could not be done: while the table is waited for, so is
+-- everybody who comes later, and nobody is to wait for long.
+CREATE FUNCTION hetuflow_drop_week(name text)
+RETURNS boolean LANGUAGE plpgsql SET lock_timeout = '100ms' AS $$
+BEGIN
+  EXECUTE format('DROP TABLE IF EXISTS %I', name);
+  RETURN true;
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+  RETURN false;
+END
+$$;
+
 -- ── who is there ────────────────────────────────────────────────────────────────────
 
 -- Who is kept apart from whom, and with how much lead they are served.

@@ -139,7 +139,8 @@ tasks AS (
   FROM silent AS s
   WHERE t.ctid = s.task_row AND t.namespace_id = s.namespace_id
     AND t.completed_at = 'infinity' AND t.status IN ('dispatched', 'running')
-  RETURNING t.namespace_id, t.status, t.lane
+  RETURNING t.namespace_id, t.status, t.lane,
+    t.parent_id IS NOT NULL OR t.occurrence LIKE 'r%' AS awaited
 ),
 sessions AS (
   UPDATE sched_agent AS a
@@ -149,11 +150,14 @@ sessions AS (
 hints AS (
   SELECT pg_notify('hetuflow', payload)
   FROM (
-    SELECT DISTINCT CASE WHEN status = 'waiting_retry' THEN 'tasks:' ELSE 'limits:' END
-      || namespace_id AS payload
+    SELECT DISTINCT kind.name || tasks.namespace_id AS payload
     FROM tasks
-    WHERE status = 'waiting_retry'
-      OR status IN ('failed', 'cancelled') AND lane IS NOT NULL
+    CROSS JOIN LATERAL (VALUES
+      ('tasks:', status = 'waiting_retry'),
+      ('limits:', status IN ('failed', 'cancelled') AND lane IS NOT NULL),
+      ('ends:', status IN ('failed', 'cancelled') AND awaited)
+    ) AS kind (name, meant)
+    WHERE kind.meant
   ) AS payloads
 )
 SELECT a.id, a.name, count(lost.agent_id) AS count, (SELECT count(*) FROM hints) AS hints
@@ -228,14 +232,20 @@ tasks AS (
   WHERE t.ctid = o.task_row AND t.namespace_id = o.namespace_id
     AND t.completed_at = 'infinity'
     AND t.status IN ('dispatched', 'running', 'waiting_retry')
-  RETURNING t.namespace_id, t.status, t.lane
+  RETURNING t.namespace_id, t.status, t.lane,
+    t.parent_id IS NOT NULL OR t.occurrence LIKE 'r%' AS awaited
 ),
 hints AS (
-  SELECT pg_notify('hetuflow', 'limits:' || namespace_id)
+  SELECT pg_notify('hetuflow', payload)
   FROM (
-    SELECT DISTINCT namespace_id FROM tasks
-    WHERE status <> 'waiting_retry' AND lane IS NOT NULL
-  ) AS freed
+    SELECT DISTINCT kind.name || tasks.namespace_id AS payload
+    FROM tasks
+    CROSS JOIN LATERAL (VALUES
+      ('limits:', status <> 'waiting_retry' AND lane IS NOT NULL),
+      ('ends:', status <> 'waiting_retry' AND awaited)
+    ) AS kind (name, meant)
+    WHERE kind.meant
+  ) AS payloads
 )
 SELECT closed.id, (SELECT count(*) FROM hints) AS hints
 FROM leader

@@ -193,3 +193,13 @@ CREATE UNIQUE INDEX sched_task_instance_single
   WHERE attempt > 0 AND status <> 'lost';
 CREATE INDEX sched_task_instance_lost ON sched_task_instance_live (lost_at)
   WHERE status = 'lost';
+
+CREATE FUNCTION hetuflow_drop_week(name text)
+RETURNS boolean LANGUAGE plpgsql SET lock_timeout = '100ms' AS $$
+BEGIN
+  EXECUTE format('DROP TABLE IF EXISTS %I', name);
+  RETURN true;
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+  RETURN false;
+END
+$$;
