@@ -35,17 +35,29 @@ def _flags(
 
 
 @click.command("doctor", cls=Command)
+@click.option(
+  "--days",
+  metavar="N",
+  type=click.IntRange(1, 3650),
+  default=7,
+  show_default=True,
+  help="How far back planned times are accounted for.",
+)
 @_places
 @json_option
 @pass_session
 def doctor(
-  session: Session, config: str | None, database_url: str | None, as_json: bool
+  session: Session,
+  days: int,
+  config: str | None,
+  database_url: str | None,
+  as_json: bool,
 ) -> None:
   """Check the database for what must not be."""
   # The drivers of the database are of no use to other commands.
   from hetuflow.ops import run
 
-  report = run.diagnose(_flags(session, config, database_url))
+  report = run.diagnose(_flags(session, config, database_url), days=days)
   if as_json:
     show.print_json({"ok": report.ok, "checks": report.checks})
   else:

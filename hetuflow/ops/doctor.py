@@ -6,13 +6,17 @@ Both may run beside servers. A repair leaves alone what has changed since it was
 import attrs
 
 from hetuflow.errors import SchemaMismatch
+from hetuflow.ops.ledgers import look_at_ledgers
 from hetuflow.storage.connect import Database
 from hetuflow.storage.doctor import CHECKS, Check, Fault, count_servers, look
 from hetuflow.storage.migrate import check_schema
 from hetuflow.storage.repair import Repair, repair
 
-__all__ = ["Finding", "Mended", "Report", "diagnose", "mend"]
+__all__ = ["DAYS", "LEDGER", "Finding", "Mended", "Report", "diagnose", "mend"]
 
+DAYS = 7
+"""How far back planned times are accounted for, unless it is said."""
+LEDGER = "ledger"
 NO_SERVER = "not judged: no server is there to see to it"
 
 
@@ -53,14 +57,19 @@ class Mended:
   count: int
 
 
-async def diagnose(database: Database) -> Report:
-  """Run every check; without the schema of this version only that is told."""
+async def diagnose(database: Database, *, days: int = DAYS) -> Report:
+  """Run every check; without the schema of this version only that is told.
+
+  Args:
+    database: what to look at.
+    days: how far back the planned times of schedules are accounted for.
+  """
   schema = await _check_schema(database)
   if not schema.ok:
     return Report(checks=[schema])
   served = await count_servers(database) > 0
   found = [await _judge(database, check, served=served) for check in CHECKS]
-  return Report(checks=[schema, *found])
+  return Report(checks=[schema, *found, await _check_ledgers(database, days)])
 
 
 async def _check_schema(database: Database) -> Finding:
@@ -90,6 +99,18 @@ async def _judge(database: Database, check: Check, *, served: bool) -> Finding:
   how = check.repair.promise if count and check.repair is not None else None
   return attrs.evolve(
     finding, ok=not count, count=count, examples=faults, repair=how, note=None
+  )
+
+
+async def _check_ledgers(database: Database, days: int) -> Finding:
+  """Account for the planned times of every schedule."""
+  count, faults = await look_at_ledgers(database, days=days)
+  return Finding(
+    name=LEDGER,
+    promise=f"each planned time of the last {days} days came to exactly one thing",
+    ok=not count,
+    count=count,
+    examples=faults,
   )
 
 

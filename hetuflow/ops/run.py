@@ -15,11 +15,12 @@ __all__ = ["check_schema", "diagnose", "mend", "upgrade"]
 T = TypeVar("T")
 
 
-def diagnose(flags: Mapping[str, object]) -> doctor.Report:
+def diagnose(flags: Mapping[str, object], *, days: int = doctor.DAYS) -> doctor.Report:
   """Look for what is wrong with a database.
 
   Args:
     flags: ``config``, ``data_dir`` and ``database_url`` as they were given, or None.
+    days: how far back the planned times of schedules are accounted for.
 
   Raises:
     SettingsError: a setting is wrong.
@@ -29,7 +30,7 @@ def diagnose(flags: Mapping[str, object]) -> doctor.Report:
   async def look(config: ServerConfig) -> doctor.Report:
     """Open the database and look."""
     async with open_database(config) as database:
-      return await doctor.diagnose(database)
+      return await doctor.diagnose(database, days=days)
 
   return _run(look, flags)
 

@@ -8,10 +8,11 @@ some patience, and only where there are servers.
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 import attrs
 
-from hetuflow.storage.connect import Database
+from hetuflow.storage.connect import Database, Record
 from hetuflow.storage.repair import (
   CLOSE_LOSSES,
   CLOSE_ORPHANS,
@@ -27,7 +28,7 @@ from hetuflow.storage.repair import (
 )
 from hetuflow.storage.sql import Query, load_queries
 
-__all__ = ["CHECKS", "Check", "Fault", "count_servers", "look"]
+__all__ = ["CHECKS", "SHOWN", "Check", "Fault", "count_servers", "list_planned", "look"]
 
 _sql = load_queries("doctor")
 
@@ -199,3 +200,19 @@ async def count_servers(database: Database) -> int:
   """Count the servers that are there."""
   count: int = await database.fetchval(_sql.count_servers)
   return count
+
+
+async def list_planned(
+  database: Database, *, after: UUID | None, limit: int
+) -> list[Record]:
+  """Read a page of the schedules whose planned times must all be accounted for.
+
+  Args:
+    database: where.
+    after: the id behind which the page begins; None for the first.
+    limit: how many at most.
+
+  Returns:
+    id and name of each, and the database's time.
+  """
+  return await database.fetch(_sql.list_planned_schedules, after=after, limit=limit)

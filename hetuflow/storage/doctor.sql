@@ -285,3 +285,13 @@ LIMIT $limit
 -- name: count_servers
 -- How many servers are there now.
 SELECT count(*) FROM sched_server WHERE stopped_at IS NULL AND alive_until > now()
+
+-- name: list_planned_schedules
+-- A page of the schedules whose planned times must all be accounted for.
+SELECT s.id, s.name, now() AS now
+FROM sched_schedule AS s
+JOIN sched_job AS j ON j.id = s.job_id AND j.status = 'enabled'
+WHERE s.enabled AND s.kind IN ('cron', 'time') AND NOT s.fixed_delay
+  AND ($after::uuid IS NULL OR s.id > $after)
+ORDER BY s.id
+LIMIT $limit

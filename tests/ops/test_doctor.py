@@ -8,7 +8,7 @@ from support.members import SET_LEASE, claim_one, make_tasks
 from support.world import make_job, make_schedule, query
 
 from hetuflow.errors import SchemaMismatch
-from hetuflow.ops.doctor import NO_SERVER, Finding, Report, diagnose, mend
+from hetuflow.ops.doctor import LEDGER, NO_SERVER, Finding, Report, diagnose, mend
 from hetuflow.protocol.messages import TaskInstanceUpdate
 from hetuflow.protocol.model import (
   NamespaceId,
@@ -95,6 +95,7 @@ async def test_a_database_at_work_is_found_right(served: Database) -> None:
   assert [each.name for each in report.checks] == [
     "schema",
     *(check.name for check in CHECKS),
+    "ledger",
   ]
   assert await mend(served, dry_run=False) == []
 
@@ -106,6 +107,13 @@ async def test_without_servers_nothing_is_said_of_what_they_ought_to_do(
   assert report.ok
   idle = [each.name for each in report.checks if each.note == NO_SERVER]
   assert idle == [check.name for check in CHECKS if check.served]
+
+
+async def test_a_schedule_whose_times_all_came_to_something_is_right(
+  served: Database,
+) -> None:
+  await planned_schedule(served)
+  assert (await diagnose(served)).ok
 
 
 # ── the schema ──────────────────────────────────────────────────────────────────────
@@ -311,6 +319,65 @@ async def skewed_clock(database: Database) -> None:
   )
 
 
+async def planned_schedule(database: Database) -> None:
+  """Have a schedule that was planned for the last hour, each minute a task."""
+  await make_schedule(database, await make_job(database))
+  await run(
+    database,
+    """
+    UPDATE sched_schedule SET
+      planned_from = date_trunc('minute', now()) - interval '1 hour',
+      cursor_at = date_trunc('minute', now()),
+      next_plan_at = date_trunc('minute', now()) + interval '1 minute';
+    INSERT INTO sched_task (
+      id, namespace_id, job_id, job_version, schedule_id, occurrence, route_id,
+      planned_at, scheduled_at, due_at, rank_at, status, completed_at
+    )
+    SELECT gen_random_uuid(), s.namespace_id, s.job_id, 1, s.id,
+      extract(epoch FROM at)::text, j.route_id, at, at, at, at, 'succeeded', now()
+    FROM sched_schedule AS s
+    JOIN sched_job AS j ON j.id = s.job_id,
+    generate_series(1, 60) AS n,
+    LATERAL (
+      SELECT date_trunc('minute', now()) - (60 - n) * interval '1 minute' AS at
+    ) AS t
+    """,
+  )
+
+
+async def time_that_came_to_nothing(database: Database) -> None:
+  """Let one task of a schedule vanish."""
+  await planned_schedule(database)
+  await run(
+    database,
+    """
+    DELETE FROM sched_task
+    WHERE planned_at = (SELECT min(planned_at) + interval '9 minutes' FROM sched_task)
+    """,
+  )
+
+
+async def gap_that_is_miscounted(database: Database) -> None:
+  """Let a gap say that it stands for more times than it does."""
+  await planned_schedule(database)
+  await run(
+    database,
+    """
+    WITH gone AS (
+      DELETE FROM sched_task
+      WHERE planned_at = (SELECT min(planned_at) + interval '9 minutes' FROM sched_task)
+      RETURNING namespace_id, schedule_id, planned_at
+    )
+    INSERT INTO sched_ledger_gap (
+      id, namespace_id, schedule_id, from_at, to_at, count, outcome, reason
+    )
+    SELECT gen_random_uuid(), namespace_id, schedule_id, planned_at, planned_at, 2,
+      'skipped', 'a test'
+    FROM gone
+    """,
+  )
+
+
 MENDED: list[tuple[str, Break]] = [
   ("partitions", missing_partitions),
   ("instances", orphaned_instance),
@@ -334,6 +401,8 @@ FOUND: list[tuple[str, Break]] = [
   ("leader", vacant_office),
   ("lost agents", claims_of_the_gone),
   ("clocks", skewed_clock),
+  ("ledger", time_that_came_to_nothing),
+  ("ledger", gap_that_is_miscounted),
 ]
 
 
@@ -341,7 +410,7 @@ def test_every_check_has_a_fault_that_it_finds() -> None:
   names = {check.name for check in CHECKS}
   mendable = {check.name for check in CHECKS if check.repair is not None}
   assert {name for name, _ in MENDED} == mendable
-  assert {name for name, _ in FOUND} == names - mendable
+  assert {name for name, _ in FOUND} == names - mendable | {LEDGER}
 
 
 @pytest.mark.parametrize(
