@@ -17,7 +17,13 @@ from protocol_classes import CLASSES
 from hetuflow.errors import ProtocolError
 from hetuflow.protocol import messages, wire
 from hetuflow.protocol.messages import BATCHES, PAYLOADS, Envelope, MessageKind
-from hetuflow.protocol.model import UNSET, FollowedEnd, ScheduleForCreate, UnsetType
+from hetuflow.protocol.model import (
+  UNSET,
+  FollowedEnd,
+  ProposedSchedule,
+  ScheduleForCreate,
+  UnsetType,
+)
 from hetuflow.protocol.model.schedule import ScheduleForPreview
 from hetuflow.protocol.states import TASK_FINAL, ScheduleKind
 
@@ -126,7 +132,12 @@ def kinds(cls: type[Any]) -> st.SearchStrategy[dict[str, Any]]:
     )
     ways += [
       {"kind": st.just(ScheduleKind.TIME), "fixed_delay": st.just(True), **interval},
-      {"kind": st.just(ScheduleKind.DAEMON), "replicas": st.integers(1, 9)},
+      {
+        "kind": st.just(ScheduleKind.DAEMON),
+        "replicas": st.integers(1, 9),
+        "max_runs": st.none(),
+        "jitter_seconds": st.just(0.0),
+      },
       {"kind": st.just(ScheduleKind.EVENT), "event_name": TEXTS.filter(bool)},
       {"kind": st.just(ScheduleKind.FLOW), "after": ended},
     ]
@@ -151,10 +162,10 @@ def objects_of(cls: type[Any]) -> st.SearchStrategy[Any]:
     field.name: bounded(strategy_of(cls, field), field)
     for field in attrs.fields(attrs.resolve_types(cls, include_extras=True))
   }
-  if cls in (ScheduleForCreate, ScheduleForPreview):
+  if cls in (ProposedSchedule, ScheduleForCreate, ScheduleForPreview):
     rest = {name: fields[name] for name in fields if name not in OF_A_KIND}
     return st.builds(
-      lambda timing, rest: cls(**rest, **timing),
+      lambda timing, rest: cls(**(rest | timing)),
       kinds(cls),
       st.fixed_dictionaries(rest),
     )

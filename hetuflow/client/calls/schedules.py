@@ -10,11 +10,13 @@ from hetuflow.client.call import Call, Page, delete, get, listing, patch, post
 from hetuflow.protocol.model import (
   Backfill,
   BackfillForCreate,
+  Forecast,
   Ledger,
   Schedule,
   ScheduleForCreate,
   ScheduleForPreview,
   ScheduleForUpdate,
+  WhatIf,
 )
 from hetuflow.protocol.model.ids import Instant
 
@@ -25,8 +27,10 @@ __all__ = [
   "delete_schedule",
   "disable_schedule",
   "enable_schedule",
+  "foresee_load",
   "get_ledger",
   "get_schedule",
+  "list_next_fires",
   "list_schedules",
   "preview_schedule",
   "update_schedule",
@@ -118,3 +122,13 @@ def backfill_schedule(
 def preview_schedule(timing: ScheduleForPreview | dict[str, Any]) -> Call[Preview]:
   """Describe the question when a timing would fire."""
   return post(Preview, "schedules", "preview", body=timing)
+
+
+def list_next_fires(schedule_id: UUID, *, count: int | None = None) -> Call[Preview]:
+  """Describe the question when a schedule fires next."""
+  return get(Preview, "schedules", schedule_id, "next", count=count)
+
+
+def foresee_load(question: WhatIf | dict[str, Any]) -> Call[Forecast]:
+  """Describe the question what load all schedules lead to, with some more or fewer."""
+  return post(Forecast, "schedules", "what-if", body=question)

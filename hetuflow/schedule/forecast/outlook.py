@@ -12,15 +12,16 @@ from collections.abc import Generator, Hashable, Iterator, Sequence
 from attrs import field, frozen
 
 from hetuflow.protocol.states import OverlapPolicy
+from hetuflow.schedule.forecast.lanes import Limits, Stream, Tally
 from hetuflow.schedule.forecast.load import HOUR, Hour
-from hetuflow.schedule.forecast.simulation import Limits, Simulation, Stream, Tally
+from hetuflow.schedule.forecast.simulation import Simulation
 from hetuflow.schedule.instants import to_micros, to_moment
 from hetuflow.schedule.timing import Timing, jitter
 
 __all__ = ["Outlook", "Source", "foresee"]
 
-SLICE = 200
-"""Fires, or events, between two steps: about a millisecond."""
+SLICE = 100
+"""Fires, or events, between two steps: about half a millisecond."""
 MOST_COUNTS = 20_000
 """Spans in which steady schedules are counted, all of them together."""
 

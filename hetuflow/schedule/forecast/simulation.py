@@ -11,138 +11,20 @@ A simulation is advanced in slices, so that whoever drives it can do other thing
 """
 
 import math
-from collections import deque
 from collections.abc import Hashable, Sequence
 from heapq import heappop, heappush
 
-from attrs import define, field, frozen
-
 from hetuflow.protocol.states import OverlapPolicy
+from hetuflow.schedule.forecast.lanes import Lane, Limits, Room, Stream, Tally, Task
 from hetuflow.schedule.forecast.load import Load
 
-__all__ = ["Limits", "Simulation", "Stream", "Tally"]
+__all__ = ["Simulation"]
 
 RANK_STEP = 60_000_000
 """By how many microseconds one step of priority comes earlier."""
 
 # What happens in one instant, in this order.
 _END, _LATE, _DUE, _RATE = range(4)
-
-
-@frozen(kw_only=True)
-class Limits:
-  """What a job says of how its tasks may run.
-
-  Args:
-    lane: tasks with the same one share places; None where nothing is limited.
-    places: how many of the lane may be under way; infinite where nothing is said.
-    overlap: what a task does that finds none.
-    rate: microseconds between two starts of ``job``; 0 for none.
-    job: whose rate it is.
-    start_deadline: microseconds after its time at which a task is missed; infinite where
-      it may always start.
-    priority: from -10 to 10.
-    namespace: where ``room`` is shared.
-    room: how many tasks of the namespace may be under way.
-  """
-
-  lane: Hashable = None
-  places: float = math.inf
-  overlap: OverlapPolicy = OverlapPolicy.ALLOW
-  rate: float = 0
-  job: Hashable = None
-  start_deadline: float = math.inf
-  priority: int = 0
-  namespace: Hashable = None
-  room: float = math.inf
-
-  @property
-  def free(self) -> bool:
-    """Whether tasks start as soon as they are due."""
-    return self.lane is None and self.room == math.inf
-
-
-@frozen(kw_only=True)
-class Stream:
-  """The tasks of one schedule.
-
-  Args:
-    times: when they are due, in order, in microseconds since the epoch.
-    duration: how long each runs, in microseconds, at least 1.
-    limits: of its job.
-  """
-
-  times: Sequence[int]
-  duration: int
-  limits: Limits = field(factory=Limits)
-
-
-@define
-class Tally:
-  """What became of the tasks of a stream; durations are microseconds.
-
-  ``replaced`` counts those that a newer one ended, or stood for before they started;
-  ``waiting`` those that wait at the end of the span; ``longest_queue`` is how many waited
-  at most when an instant was over, ``longest_wait`` how long one that started had waited.
-  """
-
-  due: int = 0
-  started: int = 0
-  skipped: int = 0
-  replaced: int = 0
-  missed: int = 0
-  waiting: int = 0
-  longest_queue: int = 0
-  longest_wait: int = 0
-
-
-@define(eq=False)
-class _Task:
-  """One task that is due: it waits, then it runs, then it is over."""
-
-  rank: int
-  number: int
-  due_at: int
-  stream: int
-  limits: Limits
-  waits: bool = True
-  runs: bool = False
-
-  def __lt__(self, other: "_Task") -> bool:
-    """Order by rank, then as they came."""
-    return (self.rank, self.number) < (other.rank, other.number)
-
-
-@define(eq=False)
-class _Room:
-  """What a namespace lets be under way, and the first ones of lanes that ask for it."""
-
-  left: float
-  asking: list[tuple[_Task, "_Lane"]] = field(factory=list)
-
-
-@define(eq=False)
-class _Lane:
-  """Tasks that share places: those that wait, and those that are under way."""
-
-  room: _Room
-  waiting: list[_Task] = field(factory=list)
-  running: deque[_Task] = field(factory=deque)
-  replacing: dict[Hashable, list[_Task]] = field(factory=dict)
-  holders: int = 0
-  skippers: int = 0
-
-  def head(self) -> _Task | None:
-    """Return who is next."""
-    while self.waiting and not self.waiting[0].waits:
-      heappop(self.waiting)
-    return self.waiting[0] if self.waiting else None
-
-  def oldest(self) -> _Task:
-    """Return what has been under way for the longest time, if anything is."""
-    while not self.running[0].runs:
-      self.running.popleft()
-    return self.running[0]
 
 
 class Simulation:
@@ -159,16 +41,16 @@ class Simulation:
     self.load = Load(start=start, end=end)
     self._streams = streams
     self._end = end
-    self._lanes: dict[tuple[Hashable, Hashable], _Lane] = {}
-    self._rooms: dict[Hashable, _Room] = {}
+    self._lanes: dict[tuple[Hashable, Hashable], Lane] = {}
+    self._rooms: dict[Hashable, Room] = {}
     self._arrivals: dict[Hashable, float] = {}
     self._next = [iter(stream.times) for stream in streams]
     self._number = 0
     # By instant, what it is, and a number that keeps the order total: of what is due in
     # one instant the first stream's comes first.
-    self._events: list[tuple[int, int, int, int | _Task | _Lane]] = []
+    self._events: list[tuple[int, int, int, int | Task | Lane]] = []
     # What this instant has changed, in order.
-    self._touched: dict[_Lane, None] = {}
+    self._touched: dict[Lane, None] = {}
     self._queued: dict[int, None] = {}
     for number in range(len(streams)):
       self._await_next(number)
@@ -186,7 +68,7 @@ class Simulation:
         self._settle(at)
     return True
 
-  def _push(self, at: float, kind: int, subject: int | _Task | _Lane) -> None:
+  def _push(self, at: float, kind: int, subject: int | Task | Lane) -> None:
     """Let something happen later."""
     self._number += 1
     heappush(self._events, (math.ceil(at), kind, self._number, subject))
@@ -197,11 +79,11 @@ class Simulation:
     if at is not None:
       heappush(self._events, (at, _DUE, number, number))
 
-  def _happen(self, at: int, kind: int, subject: int | _Task | _Lane) -> None:
+  def _happen(self, at: int, kind: int, subject: int | Task | Lane) -> None:
     """Let one event happen."""
     if isinstance(subject, int):
       self._come(at, subject)
-    elif isinstance(subject, _Lane):
+    elif isinstance(subject, Lane):
       self._touched[subject] = None
     elif kind == _END:
       self._end_task(subject)
@@ -216,7 +98,7 @@ class Simulation:
     limits = self._streams[number].limits
     self._number += 1
     rank = at - limits.priority * RANK_STEP
-    task = _Task(rank, self._number, at, number, limits)
+    task = Task(rank, self._number, at, number, limits)
     self.tallies[number].due += 1
     self.load.count_fire()
     if limits.free:
@@ -224,7 +106,7 @@ class Simulation:
     else:
       self._wait(task)
 
-  def _wait(self, task: _Task) -> None:
+  def _wait(self, task: Task) -> None:
     """Let a task wait in its lane."""
     limits, lane = task.limits, self._lane_of(task.limits)
     heappush(lane.waiting, task)
@@ -239,7 +121,7 @@ class Simulation:
     elif limits.overlap is OverlapPolicy.REPLACE:
       self._outrun(lane, task)
 
-  def _outrun(self, lane: _Lane, task: _Task) -> None:
+  def _outrun(self, lane: Lane, task: Task) -> None:
     """Let only as many of a job wait to replace others as there are places."""
     waiting = lane.replacing.get(task.limits.job, [])
     waiting = [*(each for each in waiting if each.waits), task]
@@ -249,16 +131,16 @@ class Simulation:
       self.tallies[older.stream].replaced += 1
     lane.replacing[task.limits.job] = waiting[-kept:]
 
-  def _lane_of(self, limits: Limits) -> _Lane:
+  def _lane_of(self, limits: Limits) -> Lane:
     """Return the lane of tasks with some limits."""
     key = limits.namespace, limits.lane
     lane = self._lanes.get(key)
     if lane is None:
-      room = self._rooms.setdefault(limits.namespace, _Room(limits.room))
-      lane = self._lanes[key] = _Lane(room)
+      room = self._rooms.setdefault(limits.namespace, Room(limits.room))
+      lane = self._lanes[key] = Lane(room)
     return lane
 
-  def _drop(self, task: _Task) -> None:
+  def _drop(self, task: Task) -> None:
     """Let a task wait no more."""
     task.waits = False
     self.tallies[task.stream].waiting -= 1
@@ -267,7 +149,7 @@ class Simulation:
 
   def _settle(self, at: int) -> None:
     """Give places to those who wait, when all of an instant has happened."""
-    rooms: dict[_Room, None] = {}
+    rooms: dict[Room, None] = {}
     for lane in self._touched:
       rooms[lane.room] = None
       self._ask(lane)
@@ -280,14 +162,14 @@ class Simulation:
     self._queued = {}
     self.load.settle()
 
-  def _ask(self, lane: _Lane) -> None:
+  def _ask(self, lane: Lane) -> None:
     """Let the first one of a lane ask for room, if its lane has a place for it."""
     while (head := lane.head()) and lane.holders >= head.limits.places:
+      oldest = lane.oldest()
       match head.limits.overlap:
         case OverlapPolicy.SKIP:
           self._skip(head)
-        case OverlapPolicy.REPLACE:
-          oldest = lane.oldest()
+        case OverlapPolicy.REPLACE if oldest:
           self.tallies[oldest.stream].replaced += 1
           self._end_task(oldest)
         case _:
@@ -296,19 +178,19 @@ class Simulation:
     if head:
       heappush(lane.room.asking, (head, lane))
 
-  def _skip(self, task: _Task) -> None:
+  def _skip(self, task: Task) -> None:
     """Leave a task out."""
     self._drop(task)
     self.tallies[task.stream].skipped += 1
 
-  def _skip_behind(self, lane: _Lane) -> None:
+  def _skip_behind(self, lane: Lane) -> None:
     """Leave out what does not wait, behind one that does, in a lane that is full."""
     if lane.skippers:
       for task in lane.waiting:
         if task.waits and task.limits.overlap is OverlapPolicy.SKIP:
           self._skip(task)
 
-  def _fill(self, room: _Room, at: int) -> None:
+  def _fill(self, room: Room, at: int) -> None:
     """Give the room of a namespace, in order of rank over its lanes."""
     while room.left > 0 and room.asking:
       task, lane = heappop(room.asking)
@@ -318,7 +200,7 @@ class Simulation:
         self._give_place(task, lane, at)
         self._ask(lane)
 
-  def _pass_rate(self, limits: Limits, lane: _Lane, at: int) -> bool:
+  def _pass_rate(self, limits: Limits, lane: Lane, at: int) -> bool:
     """Take the next start of a job's rate, or look at the lane again when it is free."""
     if not limits.rate:
       return True
@@ -329,24 +211,25 @@ class Simulation:
     self._arrivals[limits.job] = at + limits.rate
     return True
 
-  def _give_place(self, task: _Task, lane: _Lane, at: int) -> None:
+  def _give_place(self, task: Task, lane: Lane, at: int) -> None:
     """Let a task that waits run."""
     self._drop(task)
     tally = self.tallies[task.stream]
     tally.longest_wait = max(tally.longest_wait, at - task.due_at)
     lane.holders += 1
-    lane.running.append(task)
+    if task.limits.places < math.inf:
+      lane.running.append(task)
     lane.room.left -= 1
     self._begin(task, at)
 
-  def _begin(self, task: _Task, at: int) -> None:
+  def _begin(self, task: Task, at: int) -> None:
     """Let a task run from now on."""
     task.waits, task.runs = False, True
     self.tallies[task.stream].started += 1
     self.load.change(1)
     self._push(at + self._streams[task.stream].duration, _END, task)
 
-  def _end_task(self, task: _Task) -> None:
+  def _end_task(self, task: Task) -> None:
     """Let a task end, if it has not been ended before its time."""
     if not task.runs:
       return

@@ -14,6 +14,7 @@ from hetuflow.protocol.model import SLUG
 
 __all__ = [
   "DEFAULT_LIMIT",
+  "JSON",
   "MAX_LIMIT",
   "ROOT",
   "Paging",

@@ -6,8 +6,9 @@ from uuid import UUID
 
 import attrs
 import trio
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 
+from hetuflow.errors import ProtocolError
 from hetuflow.protocol.model import (
   Instant,
   Schedule,
@@ -16,6 +17,7 @@ from hetuflow.protocol.model import (
   ScheduleForPreview,
   ScheduleForUpdate,
 )
+from hetuflow.protocol.model.schedule import MAX_PREVIEW
 from hetuflow.schedule import preview
 from hetuflow.server.api.exchange import (
   answer,
@@ -23,18 +25,24 @@ from hetuflow.server.api.exchange import (
   no_content,
   page,
   read_body,
+  read_number,
   read_query,
+  single,
 )
 from hetuflow.server.api.ledger import backfill_schedule, read_ledger
 from hetuflow.server.api.once import create_once
 from hetuflow.server.api.operation import operation
 from hetuflow.server.api.services import services
-from hetuflow.storage import schedules
+from hetuflow.server.api.what_if import what_if
+from hetuflow.storage import forecast, schedules
 from hetuflow.storage.timing import find_calendars, timing_for
 
 __all__ = ["blueprint"]
 
 blueprint = Blueprint("schedules", __name__)
+
+DEFAULT_COUNT = 10
+_COUNT = {"type": "integer", "minimum": 1, "maximum": MAX_PREVIEW, "default": 10}
 
 
 @attrs.frozen(kw_only=True)
@@ -88,11 +96,28 @@ async def preview_schedule() -> Response:
   return answer(Preview(fire_times=times))
 
 
+blueprint.post("/what-if")(what_if)
+
+
 @blueprint.get("/<uuid:schedule_id>")
 @operation(Schedule)
 async def get_schedule(schedule_id: UUID) -> Response:
   """Read a schedule."""
   return answer(await schedules.get_schedule(services().database, schedule_id))
+
+
+@blueprint.get("/<uuid:schedule_id>/next")
+@operation(Preview, query={"count": _COUNT})
+async def list_next_fires(schedule_id: UUID) -> Response:
+  """Tell when a schedule fires next, as it is now; a disabled one does not."""
+  for name in request.args:
+    if name != "count":
+      raise ProtocolError([(f"$.{name}", "unknown key")])
+  count = DEFAULT_COUNT
+  if "count" in request.args:
+    count = read_number("count", single("count"), 1, MAX_PREVIEW)
+  times = await forecast.list_next_fires(services().database, schedule_id, count=count)
+  return answer(Preview(fire_times=times))
 
 
 @blueprint.patch("/<uuid:schedule_id>")
