@@ -90,12 +90,17 @@ async def _describe(client: AsyncClient, job: Job, wanted: TaskStatus) -> str:
   return f"{dict(statuses)}, {odd}, {attempts}"
 
 
+async def _attempts(client: AsyncClient, job: Job) -> list[TaskInstance]:
+  """List the attempts of a job once all have ended: lost ones do so a little later."""
+  found = await all_of(client, tasks.list_instances(job_id=job.id))
+  ended = all(attempt.completed_at is not None for attempt in found)
+  return found if ended else []
+
+
 async def check_agreement(client: AsyncClient, job: Job, ids: list[UUID]) -> None:
   """Check that nothing is lost or doubled and that tasks and instances agree."""
   found: list[Task] = await all_of(client, tasks.list_tasks(job_id=job.id))
-  attempts: list[TaskInstance] = await all_of(
-    client, tasks.list_instances(job_id=job.id)
-  )
+  attempts = await wait_until(lambda: _attempts(client, job))
   assert sorted(task.id for task in found) == sorted(ids)
   of_task: dict[UUID, list[TaskInstance]] = defaultdict(list)
   for attempt in attempts:
