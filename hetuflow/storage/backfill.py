@@ -3,8 +3,9 @@
 All of it is one transaction that holds the schedule, so that neither planner nor editor
 can make a task of the same time. What was not planned yet up to now is planned first, by
 the misfire policy; then each planned time of the span has a task, lies in a gap, or is one
-that nobody ever planned. Those without a task get one, and gaps lose them. Done again it
-finds a task for each and does nothing.
+that nobody ever planned. Those without a task get one, and gaps lose them; only those of
+an earlier definition, whose times are others, stay as they are. Done again it finds a task
+for each and does nothing.
 """
 
 from collections.abc import Sequence
@@ -20,11 +21,12 @@ from hetuflow.protocol.model import (
   TaskId,
   new_id,
 )
-from hetuflow.protocol.states import JobStatus, LedgerOutcome, TaskCause
-from hetuflow.schedule import Timing, count_fires, fire_times, next_fire
+from hetuflow.protocol.states import JobStatus, TaskCause
+from hetuflow.schedule import Timing, count_fires, fire_times
 from hetuflow.storage.connect import Connection, Record
+from hetuflow.storage.gaps import cut_gaps, list_gaps
 from hetuflow.storage.lanes import lane_of, reason_of
-from hetuflow.storage.plan import Gap, PlannedTask, book_times, spread_tasks
+from hetuflow.storage.plan import PlannedTask, spread_tasks
 from hetuflow.storage.planning import TASKS_PER_STATEMENT
 from hetuflow.storage.replan import catch_up
 from hetuflow.storage.rows import Executor, found, repeated
@@ -76,7 +78,9 @@ async def backfill_schedule(
     tasks = await _missing(connection, schedule, timing, wish, now)
     if not tasks:
       return Backfill(tasks=0, ids=[])
-    await _open_gaps(connection, schedule, timing, wish)
+    span = {"start": wish.start_at, "end": wish.end_at}
+    gaps = await list_gaps(connection, [id], **span)
+    await cut_gaps(connection, gaps, {id: timing}, **span)
     ids = await _insert(connection, schedule, job, tasks)
     return Backfill(tasks=len(ids), ids=ids)
 
@@ -130,57 +134,6 @@ async def _missing(
   return spread_tasks(
     timing, wanted, schedule.id, cause=TaskCause.BACKFILL, start=start
   )
-
-
-async def _open_gaps(
-  connection: Connection,
-  schedule: Schedule,
-  timing: Timing,
-  wish: BackfillForCreate,
-) -> None:
-  """Take the times of a span out of the gaps of the definition of now.
-
-  Gaps of an earlier definition, whose times are others, stay as they are.
-  """
-  span = {"id": schedule.id, "from": wish.start_at, "to": wish.end_at}
-  rows = await connection.fetch(_sql.list_gaps, **span)
-  own = [row for row in rows if _is_of(timing, row)]
-  left = [gap for row in own for gap in _remains(timing, row, wish)]
-  await connection.fetch(
-    _sql.delete_gaps, id=schedule.id, ids=[row["id"] for row in own]
-  )
-  await connection.fetch(
-    _sql.insert_gaps,
-    namespace_id=schedule.namespace_id,
-    schedule_id=schedule.id,
-    ids=[new_id() for _ in left],
-    counts=[gap.count for gap in left],
-    outcomes=[gap.outcome for gap in left],
-    reasons=[gap.reason for gap in left],
-    **{"from": [gap.from_at for gap in left], "to": [gap.to_at for gap in left]},
-  )
-
-
-def _is_of(timing: Timing, gap: Record) -> bool:
-  """Tell whether a gap's times are those of a definition."""
-  first: datetime = gap["from_at"]
-  last: datetime = gap["to_at"]
-  count: int = gap["count"]
-  return (
-    next_fire(timing, after=first - _MICROSECOND) == first
-    and next_fire(timing, after=last - _MICROSECOND) == last
-    and count_fires(timing, after=first - _MICROSECOND, until=last) == count
-  )
-
-
-def _remains(timing: Timing, gap: Record, wish: BackfillForCreate) -> list[Gap]:
-  """Book what of a gap lies before a span, and behind it."""
-  told = {"outcome": LedgerOutcome(gap["outcome"]), "reason": gap["reason"]}
-  before = gap["from_at"] - _MICROSECOND
-  return [
-    *book_times(timing, before, wish.start_at - _MICROSECOND, (), **told),
-    *book_times(timing, wish.end_at, gap["to_at"], (), **told),
-  ]
 
 
 async def _insert(

@@ -12,30 +12,6 @@ SELECT DISTINCT planned_at FROM sched_task
 WHERE namespace_id = $namespace_id AND schedule_id = $id
   AND planned_at >= $from::timestamptz AND planned_at <= $to::timestamptz
 
--- name: list_gaps
--- The gaps that reach into a span.
-SELECT id, from_at, to_at, count, outcome, reason
-FROM sched_ledger_gap
-WHERE schedule_id = $id AND from_at <= $to::timestamptz AND to_at >= $from::timestamptz
-ORDER BY from_at, id
-
--- name: delete_gaps
--- Take gaps out of the ledger, before what is left of them is booked: the first part of
--- one begins where it began.
-DELETE FROM sched_ledger_gap WHERE schedule_id = $id AND id = ANY($ids::uuid[])
-
--- name: insert_gaps
--- Book what is left of gaps.
-INSERT INTO sched_ledger_gap (
-  id, namespace_id, schedule_id, from_at, to_at, count, outcome, reason
-)
-SELECT g.id, $namespace_id, $schedule_id, g.from_at, g.to_at, g.count, g.outcome,
-  g.reason
-FROM unnest(
-  $ids::uuid[], $from::timestamptz[], $to::timestamptz[], $counts::bigint[],
-  $outcomes::ledger_outcome[], $reasons::text[]
-) AS g (id, from_at, to_at, count, outcome, reason)
-
 -- name: insert_tasks
 -- Make tasks for planned times that have passed; one that has a task is left alone.
 WITH made AS (

@@ -8,8 +8,8 @@ revision rises, so that a planner which read the schedule before comes to nothin
 """
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import attrs
@@ -19,6 +19,7 @@ from hetuflow.errors import ProtocolError, ScheduleError, Unavailable
 from hetuflow.protocol.model import Schedule, ScheduleForCreate
 from hetuflow.schedule import Timing, next_fire
 from hetuflow.storage.connect import Connection, Record
+from hetuflow.storage.gaps import cut_gaps, delete_gaps, list_gaps
 from hetuflow.storage.plan import plan_schedule
 from hetuflow.storage.planning import list_behind, plan_tasks
 from hetuflow.storage.rows import from_row
@@ -40,6 +41,7 @@ CATCH_UP_TASKS = 20_000
 """Tasks that an edit makes of what was not planned yet; with more it has to wait for the
 generator."""
 _MICROSECOND = timedelta(microseconds=1)
+_EVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def read_schedule(record: Record, calendars: Calendars) -> Schedule:
@@ -108,6 +110,7 @@ async def replanned(
   """
   now: datetime = await connection.fetchval(_sql.read_clock)
   await catch_up(connection, ids, now)
+  await _forget_booked(connection, ids, now)
   yield
   await _begin_anew(connection, namespace_id, ids, now, new_run_at=new_run_at)
 
@@ -141,6 +144,26 @@ async def catch_up(connection: Connection, ids: Sequence[UUID], now: datetime) -
       raise Unavailable("the schedule is still catching up after a long downtime")
     plans.append(plan)
   await plan_tasks(connection, plans)
+
+
+async def _forget_booked(
+  connection: Connection, ids: Sequence[UUID], now: datetime
+) -> None:
+  """Take out of the ledger what was booked for later, by a clock that was ahead."""
+  late = await list_gaps(connection, ids, start=now + _MICROSECOND, end=_EVER)
+  if not late:
+    return
+  wanted = list({row["schedule_id"] for row in late})
+  records = await connection.fetch(_sql.select_schedules, ids=wanted)
+  calendars = await read_calendars(connection, records)
+  timings: dict[UUID, Timing] = {}
+  for record in records:
+    with suppress(ScheduleError):
+      schedule = from_row(Schedule, record, next_run_at=None)
+      timings[schedule.id] = timing_of(schedule, calendars)
+  start = now + _MICROSECOND
+  others = await cut_gaps(connection, late, timings, start=start, end=_EVER)
+  await delete_gaps(connection, others)
 
 
 async def _begin_anew(

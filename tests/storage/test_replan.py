@@ -1,5 +1,6 @@
 """Editing, switching and downtime at random: the ledger covers each time exactly once."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,20 +13,24 @@ from support.clock import SET_CLOCK, clocked_database
 from support.postgres import Postgres
 from support.world import bind_all, make_job, make_schedule, query, start_attempt
 
-from hetuflow.errors import Unavailable
+from hetuflow.errors import Conflict, Unavailable
 from hetuflow.nursery import Wakeup
 from hetuflow.protocol.model import (
+  BackfillForCreate,
   Misfire,
   Schedule,
   ScheduleForUpdate,
   TaskConfig,
   new_id,
 )
+from hetuflow.protocol.states import MisfirePolicy
 from hetuflow.schedule import Timing, fire_times
 from hetuflow.server.scheduling.bindings import Bindings
 from hetuflow.server.scheduling.generator import Generator
+from hetuflow.storage.backfill import backfill_schedule
 from hetuflow.storage.connect import Database, StorageSettings, open_storage
 from hetuflow.storage.jobs import get_job, set_job_enabled
+from hetuflow.storage.ledger import check_ledger
 from hetuflow.storage.schedules import (
   get_schedule,
   set_schedule_enabled,
@@ -37,7 +42,7 @@ from hetuflow.storage.transitions import pause_task, request_cancel, resume_task
 # The night in which Berlin goes back to winter time.
 START = datetime(2026, 10, 25, 0, 55, 30, tzinfo=UTC)
 TASKS = query("""
-  SELECT id, planned_at, status, attempts FROM sched_task
+  SELECT id, planned_at, status, attempts, cause FROM sched_task
   WHERE schedule_id = $id ORDER BY planned_at
 """)
 GAPS = query("""
@@ -59,7 +64,8 @@ class Story:
   """What happens to one schedule, and which definition held when.
 
   ``periods`` are (definition, from, to) while it was switched on; ``kept`` are planned
-  times whose tasks were there to stay when an edit began anew before them.
+  times whose tasks were there to stay when an edit began anew before them; ``filled`` are
+  those that were backfilled.
   """
 
   database: Database
@@ -69,6 +75,7 @@ class Story:
   since: datetime | None = START
   periods: list[tuple[Timing, datetime, datetime]] = attrs.field(factory=list)
   kept: set[datetime] = attrs.field(factory=set)
+  filled: set[datetime] = attrs.field(factory=set)
 
   async def wait(self, seconds: int) -> None:
     """Let time pass without a server."""
@@ -82,6 +89,31 @@ class Story:
     )
     while await server.plan_once():
       pass
+
+  async def fill(self, since: int, length: int) -> None:
+    """Backfill a span that began so many seconds ago."""
+    start = self.now - timedelta(seconds=since)
+    end = min(self.now, start + timedelta(seconds=length))
+    span = BackfillForCreate(start_at=start, end_at=end)
+    try:
+      made = await backfill_schedule(self.database, self.schedule.id, span)
+    except Conflict:
+      # The job is switched off.
+      return
+    ids = set(made.ids)
+    self.filled |= {t["planned_at"] for t in await self.tasks() if t["id"] in ids}
+
+  async def look(self) -> None:
+    """Demand that the ledger itself says that it is whole, piece by piece."""
+    for limit in (7, 10_000):
+      start = None
+      while True:
+        found = await check_ledger(self.database, self.schedule.id, start, limit=limit)
+        assert found.complete, found
+        assert found.planned == found.covered
+        if not found.more:
+          break
+        start = found.until_at + timedelta(microseconds=1)
 
   async def edit(self, **change: Any) -> None:
     """Change the schedule."""
@@ -158,9 +190,14 @@ class Story:
       assert len(inside) == gap["count"]
       booked += inside
     stray = set(tasks) - set(expected)
-    assert stray <= self.kept
-    assert sorted([*tasks, *booked]) == sorted([*expected, *stray])
-    assert await self.database.fetchval(RUN_COUNT, id=self.schedule.id) == len(tasks)
+    assert stray <= self.kept | self.filled
+    covered, wanted = Counter([*tasks, *booked]), Counter([*expected, *stray])
+    assert not wanted - covered
+    # A gap of an earlier definition keeps times that the one of then has, too.
+    assert set(covered - wanted) <= self.filled
+    runs = await self.tasks()
+    counted = [run for run in runs if run["cause"] != "backfill"]
+    assert await self.database.fetchval(RUN_COUNT, id=self.schedule.id) == len(counted)
 
 
 steps = st.one_of(
@@ -173,11 +210,22 @@ steps = st.one_of(
     st.sampled_from(["* * * * *", "*/2 * * * *", "*/20 * * * * *", "30 2 * * *"]),
   ),
   st.tuples(st.just("jitter"), st.sampled_from([0.0, 50.0])),
+  st.tuples(
+    st.just("fill"), st.sampled_from([60, 600, 4_000]), st.sampled_from([1, 200, 9_000])
+  ),
   st.tuples(st.sampled_from(["switch", "switch_job"]), st.booleans()),
   st.tuples(
     st.sampled_from(["claim", "finish", "cancel", "pause", "resume"]),
     st.integers(0, 9),
   ),
+)
+
+misfires = st.builds(
+  Misfire,
+  policy=st.sampled_from(MisfirePolicy),
+  grace=st.sampled_from([0.0, 60.0]),
+  window=st.sampled_from([None, 1_000.0]),
+  limit=st.sampled_from([2, 50]),
 )
 
 
@@ -186,14 +234,43 @@ steps = st.one_of(
   deadline=None,
   suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(story=st.lists(steps, min_size=3, max_size=25))
+@given(story=st.lists(steps, min_size=3, max_size=25), misfire=misfires)
 async def test_every_planned_time_is_covered_once_whatever_is_edited_meanwhile(
-  clocked: str, story: list[tuple[Any, ...]]
+  clocked: str, story: list[tuple[Any, ...]], misfire: Misfire
 ) -> None:
   # Opened here, for all examples share the fixtures of one test.
   settings = StorageSettings(dsn=clocked, pool_size=1, statement_timeout=10)
   async with open_storage(settings) as database:
-    await tell(await begin(database), story)
+    told = await begin(database, misfire)
+    await tell(told, story)
+    await told.switch(False)
+    await told.check()
+
+
+@settings(
+  max_examples=60,
+  deadline=None,
+  suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+  story=st.lists(
+    steps | st.tuples(st.just("clock"), st.sampled_from([-4_000, -100, 3_000])),
+    min_size=3,
+    max_size=25,
+  ),
+  misfire=misfires,
+  max_runs=st.sampled_from([None, 5, 200]),
+)
+async def test_the_ledger_is_whole_since_the_last_edit_whatever_the_clock_does(
+  clocked: str, story: list[tuple[Any, ...]], misfire: Misfire, max_runs: int | None
+) -> None:
+  settings = StorageSettings(dsn=clocked, pool_size=1, statement_timeout=10)
+  async with open_storage(settings) as database:
+    told = await begin(database, misfire, max_runs=max_runs)
+    await tell(told, story)
+    await told.look()
+    await told.plan()
+    await told.look()
 
 
 async def begin(
@@ -209,7 +286,7 @@ async def begin(
 
 
 async def tell(told: Story, story: list[tuple[Any, ...]]) -> None:
-  """Let a story happen, and look at its end whether the ledger is whole."""
+  """Let a story happen."""
   for what, *values in story:
     match what:
       case "wait":
@@ -218,6 +295,10 @@ async def tell(told: Story, story: list[tuple[Any, ...]]) -> None:
         await told.plan()
       case "edit":
         await told.edit(cron_expression=values[0])
+      case "fill":
+        await told.fill(*values)
+      case "clock":
+        await told.wait(*values)
       case "jitter":
         await told.edit(jitter_seconds=values[0])
       case "switch":
@@ -226,8 +307,6 @@ async def tell(told: Story, story: list[tuple[Any, ...]]) -> None:
         await told.switch_job(*values)
       case _:
         await told.touch(what, *values)
-  await told.switch(False)
-  await told.check()
 
 
 @pytest.mark.parametrize(
@@ -255,7 +334,29 @@ async def test_an_edit_leaves_no_time_out(
 ) -> None:
   settings = StorageSettings(dsn=clocked, pool_size=1, statement_timeout=10)
   async with open_storage(settings) as database:
-    await tell(await begin(database), story)
+    told = await begin(database)
+    await tell(told, story)
+    await told.look()
+    await told.switch(False)
+    await told.check()
+
+
+@pytest.mark.parametrize("back", [-900, -1_500, -2_900])
+async def test_what_a_clock_that_was_ahead_has_booked_does_not_outlive_an_edit(
+  clocked: str, back: int
+) -> None:
+  settings = StorageSettings(dsn=clocked, pool_size=1, statement_timeout=10)
+  async with open_storage(settings) as database:
+    told = await begin(database)
+    story: list[tuple[Any, ...]] = [("clock", 3_000), ("plan",), ("clock", back)]
+    await tell(told, [*story, ("edit", "*/2 * * * *"), ("plan",)])
+    await told.look()
+    # What had passed before the edit stays booked.
+    gaps = await database.fetch(GAPS, id=told.schedule.id)
+    assert [gap["from_at"] for gap in gaps] == [START.replace(minute=56, second=0)]
+    assert sum(gap["count"] for gap in gaps) == (3_030 + back) // 60
+    await tell(told, [("wait", 2_000), ("plan",)])
+    await told.look()
 
 
 @pytest.mark.parametrize("what", ["cancel", "finish"])
