@@ -20,6 +20,7 @@ from hetuflow.protocol.model import (
 from hetuflow.protocol.states import ExecutorKind, JobStatus
 from hetuflow.storage.connect import Connection, Record
 from hetuflow.storage.namespaces import share_namespace
+from hetuflow.storage.relaning import LIMITS, relane_tasks
 from hetuflow.storage.routes import intern_route, selector_of
 from hetuflow.storage.rows import Executor, changes, criteria, found, from_row, repeated
 from hetuflow.storage.schedules import (
@@ -170,7 +171,8 @@ async def query_versions(
 async def update_job(database: Executor, id: UUID, update: JobForUpdate) -> Job:
   """Change what the update names; a changed configuration becomes a new version.
 
-  Tasks that are planned already keep the version they were planned with.
+  Tasks that are planned already keep the version they were planned with; limits are
+  those of now for them, too.
 
   Raises:
     ProtocolError: an executor that this version does not have.
@@ -196,6 +198,8 @@ async def update_job(database: Executor, id: UUID, update: JobForUpdate) -> Job:
       if "sched_job_name" in str(error):
         raise _taken(str(update.name), row["namespace_id"]) from error
       raise
+    if any(values[name] != row[name] for name in LIMITS):
+      await relane_tasks(connection, values | {"id": id}, row["namespace_id"])
     return await get_job(connection, id)
 
 

@@ -113,6 +113,7 @@ async def judge_tasks(
       lanes=LANES_PER_PASS,
       share=SHARE,
       batch=BATCH,
+      free_lane=NAMESPACE_LANE,
     )
     if not rows:  # there is no such namespace any more
       return Pass(promoted=0, settled=0, replaced=0, next_in=None, after="", more=False)
@@ -141,24 +142,26 @@ async def judge_tasks(
 
 
 def _candidate(row: Record) -> Candidate:
-  """Read one task that waits."""
+  """Read one task that waits, with what its job says of its lane."""
+  limits = {} if row["lane"] == NAMESPACE_LANE else _limits(row)
+  return Candidate(
+    id=row["id"], lane=row["lane"], job_id=row["job_id"], due_at=row["due_at"], **limits
+  )
+
+
+def _limits(row: Record) -> dict[str, Any]:
+  """Read the limits of a job."""
   overlap = OverlapPolicy(row["overlap"])
-  limit: float | None = row["max_concurrent"]
-  if limit is None and (row["concurrency_key"] is not None or overlap != "allow"):
-    limit = 1
-  values: dict[str, Any] = {} if limit is None else {"max": limit}
+  limits: dict[str, Any] = {"overlap": overlap}
+  if row["max_concurrent"] is not None:
+    limits["max"] = row["max_concurrent"]
+  elif row["concurrency_key"] is not None or overlap is not OverlapPolicy.ALLOW:
+    limits["max"] = 1
   if row["rate_count"] is not None:
-    values["rate"] = Rate(
+    limits["rate"] = Rate(
       count=row["rate_count"], seconds=row["rate_seconds"], arrival_at=row["arrival_at"]
     )
-  return Candidate(
-    id=row["id"],
-    lane=row["lane"],
-    job_id=row["job_id"],
-    due_at=row["due_at"],
-    overlap=overlap,
-    **values,
-  )
+  return limits
 
 
 def _room(row: Record) -> float:

@@ -57,8 +57,10 @@ WHERE ($namespace_ids::text[] IS NULL OR n.id = ANY($namespace_ids))
 -- name: list_candidates
 -- Of some lanes, in order of their names from after one on, the due tasks that wait, in
 -- order of rank: as many as there may be places for, and one more, or all that a policy
--- may do away with, up to a limit. Every row also says what was looked at, and when the
--- next one is due; there is at least one row.
+-- may do away with, up to a share of the batch. In the free lane no job limits its tasks.
+-- Every row also says what was looked at, how many tasks the namespace has under way
+-- (broadcasts do nothing themselves, their parts do), and when the next one is due; there
+-- is at least one row.
 WITH RECURSIVE heads AS (
   SELECT first.lane, first.rank_at, 1 AS number
   FROM (
@@ -100,7 +102,7 @@ waiting AS (
   ) AS held
   CROSS JOIN LATERAL (
     SELECT CASE
-      WHEN overlap IN ('skip', 'replace') THEN $share::bigint
+      WHEN heads.lane = $free_lane OR overlap IN ('skip', 'replace') THEN $share::bigint
       WHEN max_concurrent IS NULL AND concurrency_key IS NULL AND overlap = 'allow'
         THEN $share
       ELSE LEAST($share, 1 + GREATEST(COALESCE(max_concurrent, 1) - held.count, 0))
@@ -126,6 +128,15 @@ looked AS (
       WHERE namespace_id = $namespace_id AND completed_at = 'infinity'
         AND lane IS NOT NULL
         AND status IN ('pending', 'dispatched', 'running', 'waiting_retry')
+    ) - (
+      SELECT count(*) FROM sched_broadcast AS b
+      CROSS JOIN LATERAL (
+        SELECT id FROM sched_task
+        WHERE id = b.task_id AND namespace_id = $namespace_id
+          AND completed_at = 'infinity' AND lane IS NOT NULL AND status = 'running'
+        OFFSET 0
+      ) AS parent
+      WHERE b.namespace_id = $namespace_id
     ) END AS running,
     (SELECT CASE WHEN count(*) = $lanes THEN max(lane) END FROM heads) AS last_lane,
     (

@@ -291,3 +291,30 @@ async def test_of_tasks_that_wait_the_one_that_is_hurried_goes_first(
     await client.send(tasks.update_task(ids[2], {"priority": 10}))
     await ends(client, [first.id, *ids])
   assert diary.begun()[1] == ids[2]
+
+
+async def test_a_broadcast_leaves_its_parts_the_places_of_the_namespace(
+  client: AsyncClient, diary: Diary
+) -> None:
+  with trio.fail_after(LIMIT_S):
+    job = await diary.job(client, 0.1, broadcast=True, max_concurrent=1)
+    free = await diary.job(client, 0.1, broadcast=True)
+    async with limited(client, 1):
+      ids = await make_tasks(client, job, ["x"] * 2)
+      ids += await make_tasks(client, free, ["x"] * 2)
+      assert await ends(client, ids) == ["succeeded"] * 4
+  assert diary.most() == 1
+
+
+async def test_tasks_that_wait_heed_a_limit_that_their_job_gets(
+  client: AsyncClient, diary: Diary
+) -> None:
+  with trio.fail_after(LIMIT_S):
+    job = await diary.job(client, 0.3)
+    items = [{"job_id": str(job.id), "scheduled_at": _soon(7)}] * 4
+    ids = (await client.send(tasks.create_tasks(items))).ids
+    assert job.config is not None
+    body = {"cmd": job.config.cmd, "executor": "shell", "max_concurrent": 1}
+    await client.send(jobs.update_job(job.id, {"config": body}))
+    assert await ends(client, ids) == ["succeeded"] * 4
+  assert diary.most() == 1

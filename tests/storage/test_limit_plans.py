@@ -10,10 +10,11 @@ from support.plans import explain, explain_generic, scans
 from support.world import make_job, query
 
 from hetuflow.protocol.model import TaskConfig
-from hetuflow.storage import limits
+from hetuflow.storage import limits, relaning
 from hetuflow.storage.connect import Connection, Database
 from hetuflow.storage.sql import Query
 
+CROWD_SIZE = 100_000
 CROWD = query("""
   INSERT INTO sched_task (
     id, namespace_id, job_id, job_version, route_id, status, lane, planned_at,
@@ -22,7 +23,7 @@ CROWD = query("""
   SELECT gen_random_uuid(), 'default', j.id, 1, j.route_id, kind.status::task_status,
     kind.lane, at.at, at.at, at.at, at.at
   FROM sched_job AS j
-  CROSS JOIN generate_series(1, 100000) AS n
+  CROSS JOIN generate_series($first::integer, $first + 9999) AS n
   CROSS JOIN (VALUES ('pending', NULL), ('blocked', 'key:x')) AS kind (status, lane)
   CROSS JOIN LATERAL (SELECT now() - make_interval(secs => n / 100.0) AS at) AS at
   WHERE j.id = $job_id
@@ -68,6 +69,7 @@ LOOKS: dict[str, set[str]] = {
     "sched_task_blocked",
     "sched_task_blocked_due",
     "sched_task_holder",
+    "sched_task_live_pkey",
   },
   "list_holders": {"sched_task_holder"},
   "settle_tasks": {"sched_task_live_pkey", "Tid Scan"},
@@ -76,6 +78,8 @@ LOOKS: dict[str, set[str]] = {
   "adopt_running": {"sched_task_live_pkey", "Tid Scan"},
   "miss_late": {"sched_task_start_by", "Tid Scan"},
   "expire_overdue": {"sched_task_end_by", "Tid Scan"},
+  "list_lanes": {"sched_task_live_job_id_id_idx"},
+  "change_lanes": {"sched_task_live_pkey", "Tid Scan"},
 }
 """By which ways each statement may find tasks."""
 
@@ -93,7 +97,7 @@ async def undone(database: Database) -> AsyncIterator[Connection]:
       raise Undo
 
 
-def values_of(waiting: UUID, holder: UUID) -> dict[str, dict[str, Any]]:
+def values_of(job_id: UUID, waiting: UUID, holder: UUID) -> dict[str, dict[str, Any]]:
   """Say with what each statement is called."""
   lane = {"namespace_id": "default", "lane": "namespace"}
   return {
@@ -104,6 +108,7 @@ def values_of(waiting: UUID, holder: UUID) -> dict[str, dict[str, Any]]:
       "lanes": limits.LANES_PER_PASS,
       "share": limits.SHARE,
       "batch": limits.BATCH,
+      "free_lane": "namespace",
     },
     "list_holders": {"namespace_id": "default", "lanes": ["key:x"], "limit": 500},
     "settle_tasks": {
@@ -119,6 +124,18 @@ def values_of(waiting: UUID, holder: UUID) -> dict[str, dict[str, Any]]:
     "adopt_running": lane,
     "miss_late": {"namespace_id": "default", "limit": 100},
     "expire_overdue": {"namespace_id": "default", "limit": 100},
+    "list_lanes": {
+      "job_id": job_id,
+      "namespace_id": "default",
+      "after": UUID(int=0),
+      "limit": 100,
+    },
+    "change_lanes": {
+      "namespace_id": "default",
+      "ids": [waiting],
+      "lanes": ["key:y"],
+      "reasons": ["x"],
+    },
   }
 
 
@@ -139,14 +156,20 @@ async def test_a_crowd_of_tasks_that_wait_costs_nothing(
     database,
     config=TaskConfig(cmd="/bin/true", concurrency_key="x", max_concurrent=2),
   )
-  for statement in (HISTORY, CROWD, FEW):
+  for first in range(1, CROWD_SIZE, 10_000):
+    await database.fetch(CROWD, job_id=job.id, first=first)
+  for statement in (HISTORY, FEW):
     await database.fetch(statement, job_id=job.id)
   await database.fetch(query("UPDATE sched_namespace SET max_running = 5"))
   if analysed:
     await database.fetch(query("ANALYZE sched_task, sched_job, sched_namespace"))
-  values = values_of(await database.fetchval(WAITING), await database.fetchval(HOLDER))
-  queries: dict[str, Query] = {each.name: each for each in limits._sql}
-  assert set(queries) == {*LOOKS, "lock_limits"}
+  values = values_of(
+    job.id, await database.fetchval(WAITING), await database.fetchval(HOLDER)
+  )
+  queries: dict[str, Query] = {
+    each.name: each for each in (*limits._sql, *relaning._sql)
+  }
+  assert set(queries) == {*LOOKS, "lock_limits", "get_max_running", "hint_limits"}
   for name, given in values.items():
     async with undone(database) as connection:
       check(name, await explain_generic(connection, queries[name]))
