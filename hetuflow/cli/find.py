@@ -5,14 +5,15 @@ from uuid import UUID
 
 from hetuflow.cli.session import Session
 from hetuflow.client import ApiError
-from hetuflow.client.calls import jobs, schedules, system, tasks
+from hetuflow.client.calls import calendars, jobs, schedules, system, tasks
 from hetuflow.errors import HetuflowError
-from hetuflow.protocol.model import Agent, Job, Schedule, TaskInstance
+from hetuflow.protocol.model import Agent, Calendar, Job, Schedule, TaskInstance
 from hetuflow.protocol.states import TaskInstanceStatus
 
 __all__ = [
   "NotThere",
   "find_agent",
+  "find_calendar",
   "find_instance",
   "find_job",
   "find_schedule",
@@ -88,6 +89,22 @@ def find_schedule(session: Session, text: str) -> Schedule:
     count = f"{len(found)} schedules are" if found else "no schedule is"
     raise NotThere(f"{count} called {text!r} in namespace {session.here}")
   return found[0]
+
+
+def find_calendar(session: Session, text: str) -> Calendar:
+  """Return a calendar by name or id.
+
+  Raises:
+    NotThere: there is none in the namespace.
+  """
+  found = session.send(
+    calendars.list_calendars(namespace_id=session.here, name=text)
+  ).items
+  if found:
+    return found[0]
+  if (calendar_id := _id(text)) is not None:
+    return session.send(calendars.get_calendar(calendar_id))
+  raise NotThere(f"no calendar is called {text!r} in namespace {session.here}")
 
 
 def find_agent(session: Session, text: str) -> Agent:

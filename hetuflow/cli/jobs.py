@@ -1,29 +1,27 @@
 """``hetuflow jobs``: what is to be done."""
 
 import shlex
-import tomllib
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from hetuflow.cli import show
+from hetuflow.cli.documents import read_document
 from hetuflow.cli.find import find_job
 from hetuflow.cli.options import config_of, config_options, timing_options, timings_of
 from hetuflow.cli.session import Session, group, json_option, pass_session
 from hetuflow.cli.words import pair
 from hetuflow.client.calls import jobs as calls
 from hetuflow.client.calls import schedules
-from hetuflow.errors import SettingsError
 from hetuflow.protocol import wire
 from hetuflow.protocol.model import Job, JobForCreate, JobForUpdate, TaskConfig
 from hetuflow.protocol.states import ExecutorKind
 
 __all__ = ["command_of", "jobs", "timing_of"]
 
-TIMES = ("cron", "every", "at", "timezone")
+TIMES = ("cron", "every", "at", "timezone", "calendars")
 NAMES = click.argument("names", metavar="JOB...", nargs=-1, required=True)
 
 
@@ -127,7 +125,7 @@ def create_job(
 ) -> None:
   """Make a job: NAME [options] -- COMMAND ARGS..., or --file with a job as JSON or TOML."""
   if file:
-    body = _read(file)
+    body = read_document(file, "one job")
   elif name and command:
     times = timings_of(**{each: words.pop(each) for each in TIMES})
     config = config_of(command, **words)
@@ -141,22 +139,6 @@ def create_job(
     show.print_json(job)
   else:
     click.echo(f"{job.name}  {job.id}")
-
-
-def _read(file: Path) -> dict[str, Any]:
-  """Read a job from a file."""
-  try:
-    text = file.read_bytes()
-    body = (
-      tomllib.loads(text.decode())
-      if file.suffix == ".toml"
-      else msgspec.json.decode(text)
-    )
-  except (OSError, ValueError) as error:
-    raise SettingsError(f"{file}: {error}") from error
-  if not isinstance(body, dict):
-    raise SettingsError(f"{file}: expected one job as an object")
-  return body
 
 
 @jobs.command("update")

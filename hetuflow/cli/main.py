@@ -25,6 +25,10 @@ COMMANDS = {
   "status": ("status:status", "Show how servers, agents and their parts fare."),
   "jobs": ("jobs:jobs", "Look after jobs: what is to be done."),
   "schedules": ("schedules:schedules", "Look after schedules: when jobs are due."),
+  "calendars": (
+    "calendars:calendars",
+    "Look after calendars: days that schedules heed.",
+  ),
   "run": ("run:run", "Run a job now or at a time."),
   "exec": ("execute:execute", "Run a command once on some agent."),
   "tasks": ("tasks:tasks", "Look after tasks: planned occurrences of jobs."),
@@ -33,6 +37,10 @@ COMMANDS = {
   "agents": ("agents:agents", "Look after agents: who runs tasks."),
   "namespaces": ("namespaces:namespaces", "Look after namespaces."),
   "preview": ("preview:preview", "Show when a cron expression fires."),
+  "what-if": (
+    "what_if:what_if",
+    "Foresee the load of all schedules, with some more of them or without some.",
+  ),
   "import": ("imports:import_", "Take over jobs from elsewhere."),
   "doctor": ("doctor:doctor", "Check the database for what must not be."),
   "repair": ("doctor:repair", "Mend what is mechanical of what the doctor finds."),

@@ -6,12 +6,26 @@ from typing import Any, TypeVar
 
 import click
 
-from hetuflow.cli.words import moment, pair
+from hetuflow.cli.words import calendar_use, moment, pair
 
-__all__ = ["config_of", "config_options", "timing_options", "timings_of"]
+__all__ = [
+  "calendar_option",
+  "config_of",
+  "config_options",
+  "timing_options",
+  "timings_of",
+]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
+calendar_option = click.option(
+  "--calendar",
+  "calendars",
+  type=calendar_use,
+  multiple=True,
+  metavar="NAME[:MODE]",
+  help="Heed a calendar: exclude (default), include, next or previous.",
+)
 CONFIG = (
   click.option("--executor", type=click.Choice(["process", "shell", "python"])),
   click.option(
@@ -30,6 +44,7 @@ TIMING = (
   ),
   click.option("--at", type=moment, help="Fires once."),
   click.option("--tz", "timezone", default="UTC", show_default=True),
+  calendar_option,
 )
 
 
@@ -69,11 +84,16 @@ def config_of(
 
 
 def timings_of(
-  *, cron: str | None, every: float | None, at: datetime | None, timezone: str
+  *,
+  cron: str | None,
+  every: float | None,
+  at: datetime | None,
+  timezone: str,
+  calendars: tuple[dict[str, str], ...],
 ) -> list[dict[str, Any]]:
   """Return a schedule for each time that was given."""
   return [
-    {"kind": kind, field: value, "timezone": timezone}
+    {"kind": kind, field: value, "timezone": timezone, "calendars": list(calendars)}
     for kind, field, value in (
       ("cron", "cron_expression", cron),
       ("time", "interval_seconds", every),

@@ -78,6 +78,23 @@ def show_schedule(session: Session, name: str, as_json: bool) -> None:
     show.print_facts(wire.dump(schedule).items())
 
 
+@schedules.command("next")
+@click.argument("name", metavar="SCHEDULE")
+@click.option(
+  "-n", "count", type=click.IntRange(1, 1_000), default=10, show_default=True
+)
+@json_option
+@pass_session
+def show_next(session: Session, name: str, count: int, as_json: bool) -> None:
+  """Show when a schedule fires next, by its own time zone."""
+  schedule = find_schedule(session, name)
+  found = session.send(calls.list_next_fires(schedule.id, count=count))
+  if as_json:
+    show.print_json(found)
+  else:
+    show.print_times(found.fire_times, schedule.timezone)
+
+
 @schedules.command("create")
 @click.argument("job", metavar="JOB")
 @timing_options

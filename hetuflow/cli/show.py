@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import click
 import msgspec
@@ -14,7 +15,15 @@ from hetuflow.protocol import wire
 if TYPE_CHECKING:
   from rich.console import Console
 
-__all__ = ["ago", "console", "print_facts", "print_json", "print_table", "when"]
+__all__ = [
+  "ago",
+  "console",
+  "print_facts",
+  "print_json",
+  "print_table",
+  "print_times",
+  "when",
+]
 
 UNBOUNDED_WIDTH = 100_000
 """Columns of a table that no terminal shows: nothing is cut or wrapped."""
@@ -72,6 +81,15 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
   for name, value in facts:
     table.add_row(Text(name, style="bold"), Text(_cell(value)))
   console().print(table)
+
+
+def print_times(times: Sequence[datetime], timezone: str) -> None:
+  """Print when something fires, by the clock of an IANA time zone."""
+  zone = ZoneInfo(timezone)
+  for time in times:
+    click.echo(time.astimezone(zone).strftime("%a %Y-%m-%d %H:%M:%S %Z"))
+  if not times:
+    click.echo("never", err=True)
 
 
 def _cell(value: Any) -> str:

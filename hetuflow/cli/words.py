@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-__all__ = ["moment", "pair", "parameters_of"]
+__all__ = ["calendar_use", "moment", "pair", "parameters_of"]
+
+CALENDAR_MODES = ("include", "exclude", "next", "previous")
 
 
 def pair(value: str) -> tuple[str, str]:
@@ -20,6 +22,14 @@ def pair(value: str) -> tuple[str, str]:
   if not name or not sign:
     raise click.BadParameter(f"{value!r}: expected NAME=VALUE")
   return name, rest
+
+
+def calendar_use(value: str) -> dict[str, str]:
+  """Read ``name`` or ``name:mode``: what a calendar means to a schedule."""
+  name, colon, mode = value.rpartition(":")
+  if colon and mode in CALENDAR_MODES:
+    return {"name": name, "mode": mode}
+  return {"name": value, "mode": "exclude"}
 
 
 def moment(value: str) -> datetime:

@@ -78,6 +78,10 @@ READS = [
   ("jobs", "show"),
   ("schedules", "list"),
   ("schedules", "show"),
+  ("schedules", "next"),
+  ("calendars", "list"),
+  ("calendars", "show"),
+  ("calendars", "days"),
   ("tasks", "list"),
   ("tasks", "show"),
   ("logs",),
@@ -85,6 +89,7 @@ READS = [
   ("agents", "show"),
   ("namespaces", "list"),
   ("preview",),
+  ("what-if",),
 ]
 
 
