@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _MICROSECOND = timedelta(microseconds=1)
+_DEFAULT = Misfire()
 
 
 @attrs.frozen(kw_only=True)
@@ -130,7 +131,7 @@ def plan_schedule(
 
 def _late_until(row: Record | Mapping[str, Any], until: datetime) -> datetime:
   """Return the last moment that is late, and not after ``until``."""
-  grace = row["misfire"].get("grace", Misfire().grace)
+  grace = row["misfire"].get("grace", _DEFAULT.grace)
   late: datetime = row["read_at"] - timedelta(seconds=grace) - _MICROSECOND
   return min(late, until)
 

@@ -4,8 +4,10 @@ import itertools
 import json
 import os
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
+from typing import Any
 from uuid import UUID
 
 import psutil
@@ -119,6 +121,36 @@ async def test_a_disabled_schedule_takes_its_future_tasks_with_it(cli: Command) 
     await wait_until(planned, 10)
     (await cli("schedules", "delete", schedule["id"])).ok()
     assert await planned() == []
+
+
+async def test_past_times_are_run_after_all_and_the_ledger_says_so(
+  cli: Command,
+) -> None:
+  with trio.fail_after(LIMIT_S):
+    name = await make(cli, "--cron", "* * * * *", "--", "/bin/sh", "-c", "exit 3")
+    [schedule] = (await cli("schedules", "list", "--job", name, "--json")).ok().json
+    end = datetime.now(UTC).replace(second=30, microsecond=0) - timedelta(minutes=5)
+    span = ("--from", str(end - timedelta(minutes=3)), "--to", str(end))
+    fill = ("schedules", "backfill", schedule["id"], *span)
+    assert (await cli(*fill)).ok().text.strip() == "3 tasks made"
+    assert (await cli(*fill, "--json")).ok().json == {"tasks": 0, "ids": []}
+    show = ("schedules", "ledger", schedule["id"], *span)
+
+    async def ended() -> Any:
+      """Return the ledger once all of them have run."""
+      ledger = (await cli(*show, "--json")).ok().json
+      return ledger if {item["status"] for item in ledger["items"]} == {"failed"} else 0
+
+    ledger = await wait_until(ended, 20)
+    assert [item["outcome"] for item in ledger["items"]] == ["ran"] * 3
+    assert ledger["totals"]["ran"] == 3
+    assert ledger["check"]["complete"]
+    plain = (await cli(*show)).ok().text
+    assert plain.count("backfill") == 3
+    assert "3 ran" in plain
+    refused = await cli(*fill[:-1], str(end + timedelta(days=1)))
+    assert refused.code == 1
+    assert "future" in refused.complaint
 
 
 # ── run, exec, logs ─────────────────────────────────────────────────────────────────
