@@ -548,6 +548,8 @@ CREATE TABLE sched_task_instance (
   lost_at timestamptz,
   -- when somebody asked for it to be killed
   kill_requested_at timestamptz,
+  -- seconds after its due time for which its agent may start it
+  lease double precision NOT NULL DEFAULT 30,
   completed_at timestamptz NOT NULL DEFAULT 'infinity',
   PRIMARY KEY (id, namespace_id, completed_at),
   CONSTRAINT sched_task_instance_end CHECK (CASE

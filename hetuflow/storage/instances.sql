@@ -34,11 +34,12 @@ WITH claimed AS (
 )
 INSERT INTO sched_task_instance (
   id, namespace_id, task_id, job_id, job_version, agent_id, attempt, claim_token,
-  scheduled_at, due_at
+  scheduled_at, due_at, lease
 )
-SELECT $id, namespace_id, id, job_id, job_version, $agent_id, attempts, claim_token,
-  scheduled_at, due_at
-FROM claimed
+SELECT $id, t.namespace_id, t.id, t.job_id, t.job_version, $agent_id, t.attempts,
+  t.claim_token, t.scheduled_at, t.due_at, n.lease
+FROM claimed AS t
+JOIN sched_namespace AS n ON n.id = t.namespace_id
 RETURNING id
 
 -- name: request_kill

@@ -18,10 +18,9 @@ SELECT
       AND now() >= l.acquired_at + make_interval(secs => $term_grace)
       AND EXISTS (
         SELECT FROM sched_task_instance AS i
-        JOIN sched_namespace AS n ON n.id = i.namespace_id
         WHERE i.agent_id = a.id AND i.completed_at = 'infinity' AND (
           i.status = 'running' OR i.status = 'dispatched'
-          AND i.due_at + make_interval(secs => n.lease) <= now()))
+          AND i.due_at + make_interval(secs => i.lease) <= now()))
     ORDER BY a.id
     LIMIT $limit
   ) AS agents,
@@ -75,10 +74,9 @@ silent AS MATERIALIZED (
     SELECT i.ctid AS row, i.agent_id, i.namespace_id, i.task_id, i.job_id,
       i.job_version, i.claim_token
     FROM sched_task_instance AS i
-    JOIN sched_namespace AS n ON n.id = i.namespace_id
     WHERE i.agent_id = agents.id AND i.completed_at = 'infinity' AND (
       i.status = 'running' OR i.status = 'dispatched'
-      AND i.due_at + make_interval(secs => n.lease) <= now())
+      AND i.due_at + make_interval(secs => i.lease) <= now())
     ORDER BY i.id
     LIMIT $limit
     FOR UPDATE OF i SKIP LOCKED

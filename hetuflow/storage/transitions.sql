@@ -109,10 +109,10 @@ claimed AS (
 instances AS (
   INSERT INTO sched_task_instance (
     id, namespace_id, task_id, job_id, job_version, agent_id, attempt, claim_token,
-    scheduled_at, due_at
+    scheduled_at, due_at, lease
   )
   SELECT instance_id, $namespace_id, id, job_id, job_version, agent_id, attempts,
-    claim_token, scheduled_at, due_at
+    claim_token, scheduled_at, due_at, (SELECT lease FROM terms)
   FROM claimed
 )
 SELECT claimed.instance_id, claimed.id AS task_id, claimed.agent_id,

@@ -433,18 +433,26 @@ async def test_a_late_end_and_a_new_claim_leave_one_winner(database: Database) -
   assert wins <= {None, AckOutcome.STALE}
 
 
-async def test_a_shorter_lease_of_the_namespace_is_heeded(database: Database) -> None:
-  namespace = NamespaceId("default")
-  await update_namespace(database, namespace, NamespaceForUpdate(lease=5.0))
+async def test_the_lease_that_an_attempt_was_handed_out_with_is_heeded(
+  database: Database,
+) -> None:
+  async def set_lease(seconds: float) -> None:
+    """Set the lease of what is handed out from now on."""
+    change = NamespaceForUpdate(lease=seconds)
+    await update_namespace(database, NamespaceId("default"), change)
+
   term, one = await lead(database), await join(database)
-  await make_tasks(database, await new_job(database))
-  [claim] = await one.claim()
-  assert claim["lease"] == 5.0
+  claims = []
+  for seconds in (50.0, 5.0):
+    await set_lease(seconds)
+    await make_tasks(database, await new_job(database))
+    claims += await one.claim()
+  assert [claim["lease"] for claim in claims] == [50.0, 5.0]
   await one.fall_silent()
-  await one.age(claim, 4.0)
-  assert await reap(database, term) == []
-  await one.age(claim, 6.0)
-  assert len(await reap(database, term)) == 1
+  for age, count in ((4.0, 0), (6.0, 1), (49.0, 0), (51.0, 1)):
+    for claim in claims:
+      await one.age(claim, age)
+    assert sum(lost.count for lost in await reap(database, term)) == count
 
 
 @pytest.mark.parametrize("name", ["find_overdue", "lose_instances", "close_lost"])

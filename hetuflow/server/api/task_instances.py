@@ -45,7 +45,10 @@ async def get_instance(instance_id: UUID) -> Response:
 @blueprint.post("/<uuid:instance_id>/kill")
 @operation(TaskInstance, status=202)
 async def kill_instance(instance_id: UUID) -> Response:
-  """End what runs, and cancel its task; it has ended when the agent says so."""
+  """Kill what runs, without time to clean up, and cancel its task.
+
+  It has ended when the agent says so, or its lease is over.
+  """
   database = services().database
   instance = await instances.request_kill(database, InstanceId(instance_id))
   services().wake("cancels", instance.namespace_id)

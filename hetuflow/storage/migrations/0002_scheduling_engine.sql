@@ -181,6 +181,7 @@ CREATE INDEX sched_route_broadcast ON sched_route (namespace_id)
 ALTER TABLE sched_task_instance
   ADD COLUMN lost_at timestamptz,
   ADD COLUMN kill_requested_at timestamptz,
+  ADD COLUMN lease double precision NOT NULL DEFAULT 30,
   DROP CONSTRAINT sched_task_instance_end,
   ADD CONSTRAINT sched_task_instance_end CHECK (CASE
     WHEN status IN ('dispatched', 'running') THEN completed_at = 'infinity'

@@ -176,9 +176,11 @@ async def test_an_instance_is_read_killed_and_its_task_retried(
   assert (instance["status"], instance["attempt"]) == ("dispatched", 1)
   listed = (await api.get(f"task-instances?task_id={task['id']}")).body["items"]
   assert listed == [instance]
+  assert (await api.post(f"{path}/retry")).status == 409
   assert (await api.post(f"{path}/kill")).status == 202
   asked = (await api.get(f"tasks/{task['id']}")).body
   assert asked["cancel_requested_at"] is not None
+  assert (asked["status"], asked["reason"]) == ("dispatched", "killed by request")
   await attempt.end(exit_code=3)
   assert (await api.get(path)).body["exit_code"] == 3
   assert (await api.post(f"{path}/kill")).status == 409
