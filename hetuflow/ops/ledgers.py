@@ -20,7 +20,7 @@ async def look_at_ledgers(database: Database, *, days: int) -> tuple[int, list[F
 
   Args:
     database: where.
-    days: how far back; of a schedule with very many times the first are looked at.
+    days: how far back.
 
   Returns:
     How many schedules are at fault, and the first of them.
@@ -38,10 +38,12 @@ async def look_at_ledgers(database: Database, *, days: int) -> tuple[int, list[F
 
 
 async def _look(database: Database, schedule: Record, days: int) -> Fault | None:
-  """Look at one schedule; None if it is well, or gone by now."""
+  """Look at one schedule, part by part; None if it is well, or gone by now."""
   since = schedule["now"] - timedelta(days=days)
   try:
     check = await check_ledger(database, schedule["id"], since)
+    while check.complete and check.more:
+      check = await check_ledger(database, schedule["id"], check.until_at)
   except NotFound:
     return None
   except ScheduleError as error:
