@@ -5,6 +5,7 @@
 
 -- name: survey_broadcasts
 -- Whether anything can be to do: are there such jobs, such tasks, and when is one due?
+-- The first by rank need not be the first that is due: what is due now is asked for too.
 SELECT
   EXISTS (
     SELECT FROM sched_route AS r
@@ -18,11 +19,22 @@ SELECT
     SELECT extract(epoch FROM min(next.due_at) - now())::double precision
     FROM sched_route AS r
     CROSS JOIN LATERAL (
-      SELECT t.due_at FROM sched_task AS t
-      WHERE t.namespace_id = r.namespace_id AND t.completed_at = 'infinity'
-        AND t.route_id = r.id AND t.status = 'pending'
-      ORDER BY t.rank_at
-      LIMIT 1
+      (
+        SELECT t.due_at FROM sched_task AS t
+        WHERE t.namespace_id = r.namespace_id AND t.completed_at = 'infinity'
+          AND t.route_id = r.id AND t.status = 'pending'
+          AND t.rank_at <= now() + interval '10 minutes' AND t.due_at <= now()
+        ORDER BY t.rank_at
+        LIMIT 1
+      )
+      UNION ALL
+      (
+        SELECT t.due_at FROM sched_task AS t
+        WHERE t.namespace_id = r.namespace_id AND t.completed_at = 'infinity'
+          AND t.route_id = r.id AND t.status = 'pending'
+        ORDER BY t.rank_at
+        LIMIT 1
+      )
     ) AS next
     WHERE r.selector -> 'broadcast' IS NOT NULL AND r.namespace_id = ANY($namespaces)
   ) AS due_in

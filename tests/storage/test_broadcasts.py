@@ -1,5 +1,6 @@
 """Broadcasts: parts for each matching agent, and the end of the whole."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -263,6 +264,20 @@ async def test_the_survey_tells_what_there_is_to_do(database: Database) -> None:
   await spread_broadcasts(database, NAMESPACES)
   spread = await survey_broadcasts(database, NAMESPACES)
   assert (spread.running, spread.due_in) == (True, None)
+
+
+async def test_what_is_due_is_seen_behind_what_ranks_before_it_and_is_not(
+  database: Database,
+) -> None:
+  later = datetime.now(UTC) + timedelta(minutes=5)
+  for name, priority, scheduled_at in (("later", 10, later), ("now", 0, None)):
+    config = TaskConfig(cmd="/bin/true", broadcast=True, priority=priority)
+    job = await make_job(database, name, config=config)
+    wish = TaskForCreate(job_id=job.id, scheduled_at=scheduled_at)
+    await create_tasks(database, [wish])
+  survey = await survey_broadcasts(database, NAMESPACES)
+  assert survey.due_in is not None
+  assert survey.due_in <= 0
 
 
 @pytest.mark.parametrize("name", ["lock_due", "survey_broadcasts", "abandon_parts"])
