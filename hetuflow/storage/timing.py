@@ -1,9 +1,11 @@
 """From a schedule to its definition in pure time."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, cast
 from uuid import UUID
+
+import trio
 
 from hetuflow.errors import ScheduleError
 from hetuflow.protocol.model import (
@@ -47,8 +49,16 @@ async def read_calendars(executor: Executor, rows: Iterable[Record]) -> Calendar
   """
   return await _read(
     executor,
-    {(row["namespace_id"], use["name"]) for row in rows for use in row["calendars"]},
+    {(row["namespace_id"], name) for row in rows for name in _names(row["calendars"])},
   )
+
+
+def _names(uses: Sequence[object]) -> Iterator[str]:
+  """Name calendars as a row does; who reads it whole says what is wrong with it."""
+  for use in uses:
+    match use:
+      case {"name": str(name)}:
+        yield name
 
 
 async def find_calendars(
@@ -73,10 +83,13 @@ async def _read(executor: Executor, keys: Collection[tuple[str, str]]) -> Calend
     namespaces=[namespace for namespace, _ in keys],
     names=[name for _, name in keys],
   )
-  return {
-    (record["namespace_id"], record["name"]): _parse(record["definition"])
-    for record in records
-  }
+  found = {}
+  for record in records:
+    key = record["namespace_id"], record["name"]
+    found[key] = _parse(record["definition"])
+    # Thousands of dates take some milliseconds.
+    await trio.lowlevel.checkpoint()
+  return found
 
 
 async def hold_calendars(
