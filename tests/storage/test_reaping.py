@@ -455,6 +455,37 @@ async def test_the_lease_that_an_attempt_was_handed_out_with_is_heeded(
     assert sum(lost.count for lost in await reap(database, term)) == count
 
 
+async def test_those_who_wait_for_places_and_ends_and_tasks_are_told(
+  database: Database,
+) -> None:
+  term, one = await lead(database), await join(database)
+  mark = query("""
+    UPDATE sched_task SET lane = 'job:x', parent_id = gen_random_uuid() WHERE id = $id
+  """)
+  async with (
+    database.connection() as connection,
+    connection.listen("hetuflow") as heard,
+  ):
+    for on_lost in OnLost:
+      claim = await one.start(await new_job(database, on_lost=on_lost))
+      await database.fetch(mark, id=claim["task_id"])
+      await one.fall_silent()
+      while True:
+        with trio.move_on_after(0.1) as quiet:
+          await heard.receive()
+        if quiet.cancelled_caught:
+          break
+      await reap(database, term)
+      await close(database, term, after=121)
+      expected = {
+        OnLost.RETRY: {"tasks:default"},
+        OnLost.FAIL: {"limits:default", "ends:default"},
+      }[on_lost]
+      with trio.fail_after(5):
+        assert {await heard.receive() for _ in expected} == expected
+      await one.register()
+
+
 @pytest.mark.parametrize("name", ["find_overdue", "lose_instances", "close_lost"])
 async def test_only_what_is_under_way_is_looked_at_and_by_index(
   database: Database, name: str

@@ -28,7 +28,7 @@ from hetuflow.storage.reaping import (
 
 __all__ = ["Reaper"]
 
-INTERVAL = 1.5
+INTERVAL = 2.0
 """Seconds between two looks."""
 TERM_GRACE = 10.0
 """Seconds that agents have after a change of the leader, but never more than a lease."""
