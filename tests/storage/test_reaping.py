@@ -455,35 +455,31 @@ async def test_the_lease_that_an_attempt_was_handed_out_with_is_heeded(
     assert sum(lost.count for lost in await reap(database, term)) == count
 
 
-async def test_those_who_wait_for_places_and_ends_and_tasks_are_told(
-  database: Database,
+@pytest.mark.parametrize(
+  ("on_lost", "expected"),
+  [
+    (OnLost.RETRY, {"tasks:default"}),
+    (OnLost.FAIL, {"limits:default", "ends:default"}),
+  ],
+)
+async def test_those_who_wait_for_tasks_places_or_ends_are_told(
+  database: Database, on_lost: OnLost, expected: set[str]
 ) -> None:
   term, one = await lead(database), await join(database)
+  claim = await one.start(await new_job(database, on_lost=on_lost))
   mark = query("""
     UPDATE sched_task SET lane = 'job:x', parent_id = gen_random_uuid() WHERE id = $id
   """)
+  await database.fetch(mark, id=claim["task_id"])
+  await one.fall_silent()
   async with (
     database.connection() as connection,
     connection.listen("hetuflow") as heard,
   ):
-    for on_lost in OnLost:
-      claim = await one.start(await new_job(database, on_lost=on_lost))
-      await database.fetch(mark, id=claim["task_id"])
-      await one.fall_silent()
-      while True:
-        with trio.move_on_after(0.1) as quiet:
-          await heard.receive()
-        if quiet.cancelled_caught:
-          break
-      await reap(database, term)
-      await close(database, term, after=121)
-      expected = {
-        OnLost.RETRY: {"tasks:default"},
-        OnLost.FAIL: {"limits:default", "ends:default"},
-      }[on_lost]
-      with trio.fail_after(5):
-        assert {await heard.receive() for _ in expected} == expected
-      await one.register()
+    await reap(database, term)
+    await close(database, term, after=121)
+    with trio.fail_after(5):
+      assert {await heard.receive() for _ in expected} == expected
 
 
 @pytest.mark.parametrize("name", ["find_overdue", "lose_instances", "close_lost"])
