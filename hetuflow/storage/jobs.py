@@ -27,6 +27,7 @@ from hetuflow.storage.schedules import (
   add_schedule,
   replanned_job,
   switch_schedules_off,
+  wake_schedules,
 )
 from hetuflow.storage.sql import load_queries
 
@@ -200,6 +201,8 @@ async def update_job(database: Executor, id: UUID, update: JobForUpdate) -> Job:
       raise
     if any(values[name] != row[name] for name in LIMITS):
       await relane_tasks(connection, values | {"id": id}, row["namespace_id"])
+    if wire.dump(values["misfire"]) != row["misfire"]:
+      await wake_schedules(connection, id)
     return await get_job(connection, id)
 
 

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import attrs
 
+from hetuflow.errors import ProtocolError
 from hetuflow.protocol import wire
 from hetuflow.protocol.model import Misfire, NamespaceId
 from hetuflow.protocol.states import LedgerOutcome, MisfirePolicy, TaskCause
@@ -132,7 +133,12 @@ def plan_schedule(
 def _late_until(row: Record | Mapping[str, Any], until: datetime) -> datetime:
   """Return the last moment that is late, and not after ``until``."""
   grace = row["misfire"].get("grace", _DEFAULT.grace)
-  late: datetime = row["read_at"] - timedelta(seconds=grace) - _MICROSECOND
+  try:
+    late: datetime = row["read_at"] - timedelta(seconds=grace) - _MICROSECOND
+  except (TypeError, OverflowError) as error:
+    raise ProtocolError(
+      [("$.misfire.grace", "expected a number of seconds")]
+    ) from error
   return min(late, until)
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 import attrs
 import trio
 
-from hetuflow.errors import ProtocolError, ScheduleError, Unavailable
+from hetuflow.errors import ProtocolError, ScheduleError, StorageError, Unavailable
 from hetuflow.protocol.model import Schedule, ScheduleForCreate
 from hetuflow.schedule import Timing, next_fire
 from hetuflow.storage.connect import Connection, Record
@@ -136,7 +136,7 @@ async def catch_up(connection: Connection, ids: Sequence[UUID], now: datetime) -
     try:
       timing = timing_of(from_row(Schedule, row, next_run_at=None), calendars)
       plan = plan_schedule(row, timing, limit=left)
-    except (ProtocolError, ScheduleError):
+    except (ProtocolError, ScheduleError, StorageError):
       # One that can no longer be understood has no times that could be missed.
       continue
     left -= len(plan.tasks)
@@ -158,7 +158,7 @@ async def _forget_booked(
   calendars = await read_calendars(connection, records)
   timings: dict[UUID, Timing] = {}
   for record in records:
-    with suppress(ScheduleError):
+    with suppress(ScheduleError, StorageError):
       schedule = from_row(Schedule, record, next_run_at=None)
       timings[schedule.id] = timing_of(schedule, calendars)
   start = now + _MICROSECOND
@@ -183,14 +183,17 @@ async def _begin_anew(
   cursors, following = [], []
   for record in records:
     await trio.lowlevel.checkpoint()
-    schedule = from_row(Schedule, record, next_run_at=None)
-    cursor = min(now, first_cursor(schedule, now)) if new_run_at else now
+    cursor, first = now, None
     active = record["enabled"] and record["job_enabled"]
-    left = gone.get(schedule.id, 0)
+    # One that is off need not be one that can be read.
+    if active or new_run_at:
+      schedule = from_row(Schedule, record, next_run_at=None)
+      cursor = min(now, first_cursor(schedule, now)) if new_run_at else now
+      if active:
+        left = gone.get(schedule.id, 0)
+        first = _next_run(schedule, calendars, cursor, gone=left)
     cursors.append(cursor)
-    following.append(
-      _next_run(schedule, calendars, cursor, gone=left) if active else None
-    )
+    following.append(first)
   await connection.fetch(
     _sql.move_cursors,
     namespace_id=namespace_id,

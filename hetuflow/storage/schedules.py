@@ -50,6 +50,7 @@ __all__ = [
   "set_schedule_enabled",
   "switch_schedules_off",
   "update_schedule",
+  "wake_schedules",
 ]
 
 _sql = load_queries("schedules")
@@ -258,6 +259,17 @@ async def replanned_job(connection: Connection, job: Record) -> AsyncIterator[No
 async def switch_schedules_off(connection: Connection, job_id: UUID) -> None:
   """Disable every schedule of a job that is being deleted."""
   await connection.fetch(_sql.switch_schedules, id=None, job_id=job_id, enabled=False)
+
+
+async def wake_schedules(connection: Connection, job_id: UUID) -> None:
+  """Let schedules be looked at that plan no more, perhaps for want of a policy.
+
+  Args:
+    connection: in a transaction that has locked the job.
+    job_id: whose misfire policy has changed.
+  """
+  await connection.fetch(_sql.wake_schedules, job_id=job_id)
+  await connection.fetch(_sql.notify_schedules)
 
 
 @asynccontextmanager

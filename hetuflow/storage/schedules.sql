@@ -118,6 +118,15 @@ UPDATE sched_schedule
 SET enabled = $enabled, updated_at = now()
 WHERE id = $id OR job_id = $job_id
 
+-- name: wake_schedules
+-- Let schedules of a job be looked at anew that plan no more: those that have no planned
+-- time left are found to have none once more.
+UPDATE sched_schedule AS s
+SET next_plan_at = s.cursor_at, updated_at = now()
+FROM sched_job AS j
+WHERE j.id = $job_id AND j.status = 'enabled' AND s.job_id = j.id AND s.enabled
+  AND s.kind IN ('cron', 'time') AND NOT s.fixed_delay AND s.next_plan_at IS NULL
+
 -- name: delete_schedule
 -- Remove a schedule; what it has planned and agents have taken goes on.
 DELETE FROM sched_schedule WHERE id = $id

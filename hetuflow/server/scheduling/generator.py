@@ -19,7 +19,7 @@ from uuid import UUID
 import structlog
 import trio
 
-from hetuflow.errors import ProtocolError, ScheduleError, Unavailable
+from hetuflow.errors import ProtocolError, ScheduleError, StorageError, Unavailable
 from hetuflow.nursery import Outage, Wakeup
 from hetuflow.protocol.model import Schedule
 from hetuflow.schedule import Timing
@@ -153,7 +153,7 @@ class Generator:
     try:
       timing = self._timing(row, calendars)
       return plan_schedule(row, timing, limit=TIMES_PER_SCHEDULE)
-    except (ProtocolError, ScheduleError) as error:
+    except (ProtocolError, ScheduleError, StorageError) as error:
       _log.error("schedule_unusable", schedule=str(row["id"]), error=str(error))
       return _nothing(row)
 
