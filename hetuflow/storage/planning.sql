@@ -93,8 +93,9 @@ RETURNING s.id
 -- the tasks and book the planned times that will not run. A server plans for the
 -- namespaces that are bound to it: their bindings are held meanwhile, and with another
 -- epoch nothing is planned; without a server (null) no binding is asked for. Schedules
--- that somebody has in hand are passed over, and so are those whose job has another
--- version than the one whose limits were looked at. After a clock that was set back an
+-- that somebody has in hand are passed over, and so are those whose job somebody changes,
+-- or has another version than the one whose limits were looked at: who gives the tasks of
+-- a job other lanes would not see those made here. After a clock that was set back an
 -- occurrence that still has a task is passed over too, and so is a gap that is booked
 -- already: one schedule's must not undo the plans of all. Tasks with a lane wait for a
 -- place in it.
@@ -121,12 +122,13 @@ held AS (
   CROSS JOIN LATERAL (
     SELECT s.ctid AS row
     FROM sched_schedule AS s
+    JOIN sched_job AS j ON j.id = s.job_id AND j.version = m.version
     WHERE s.id = m.id AND s.revision = m.revision AND s.cursor_at = m.expected
       AND s.enabled
-      AND (SELECT version FROM sched_job WHERE id = s.job_id) = m.version
       AND ($server_id IS NULL
         OR s.namespace_id IN (SELECT namespace_id FROM bound))
-    FOR UPDATE SKIP LOCKED
+    FOR UPDATE OF s SKIP LOCKED
+    FOR KEY SHARE OF j SKIP LOCKED
   ) AS found
 ),
 moved AS (

@@ -16,11 +16,18 @@ from support.world import (
   read_cursor,
 )
 
-from hetuflow.protocol.model import NamespaceId, Schedule, ServerId, TaskConfig, new_id
+from hetuflow.protocol.model import (
+  JobForUpdate,
+  NamespaceId,
+  Schedule,
+  ServerId,
+  TaskConfig,
+  new_id,
+)
 from hetuflow.protocol.states import LedgerOutcome, TaskCause
 from hetuflow.storage import planning
 from hetuflow.storage.connect import Database, Record
-from hetuflow.storage.jobs import delete_job, get_job
+from hetuflow.storage.jobs import delete_job, get_job, update_job
 from hetuflow.storage.plan import Gap, Plan, PlannedTask
 from hetuflow.storage.planning import (
   Fence,
@@ -338,6 +345,28 @@ async def test_a_move_waits_for_plans_that_are_being_carried_out_and_fences_late
       await moved.wait()
   assert await plan_tasks(database, [then], fence=known) == {}
   assert await planned_times(database, schedule) == [minute(1)]
+
+
+async def test_a_job_that_gets_limits_meanwhile_has_no_task_without_them(
+  database: Database, schedule: Schedule
+) -> None:
+  mine = new_id()
+  await database.fetch(BIND, namespace="default", server=mine)
+  plan = make_plan(schedule, 0, 1, tasks=[make_task(1)])
+  made: list[dict[NamespaceId, int]] = []
+
+  async def carry_out() -> None:
+    made.append(await plan_tasks(database, [plan], fence=make_fence(mine, default=1)))
+
+  limited = JobForUpdate(config=TaskConfig(cmd="/bin/true", max_concurrent=1))
+  with trio.fail_after(10):
+    async with trio.open_nursery() as nursery, database.transaction() as connection:
+      await connection.fetch(query("SELECT FROM sched_binding FOR UPDATE"))
+      nursery.start_soon(carry_out)
+      await wait_for_lock(database)
+      await update_job(database, schedule.job_id, limited)
+  assert made == [{}]
+  assert await planned_times(database, schedule) == []
 
 
 async def wait_for_lock(database: Database) -> None:
