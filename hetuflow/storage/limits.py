@@ -125,7 +125,10 @@ async def judge_tasks(
       now=rows[0]["now"],
     )
     holders = await _list_holders(connection, namespace_id, judgement)
-    promoted, settled = await _settle(connection, namespace_id, judgement, holders)
+    lanes = {each.id: each.lane for each in candidates}
+    promoted, settled = await _settle(
+      connection, namespace_id, judgement, holders, lanes
+    )
     replaced, ended = await _replace(connection, namespace_id, judgement, holders)
   behind, cut = _behind(rows)
   if judgement.room <= 0:
@@ -192,6 +195,7 @@ async def _settle(
   namespace_id: NamespaceId,
   judgement: Judgement,
   holders: dict[str, list[tuple[UUID, bool]]],
+  lanes: dict[UUID, str],
 ) -> tuple[int, int]:
   """Carry out what was decided of tasks that wait; count promoted and all of them."""
   pending, skipped = TaskStatus.PENDING, TaskStatus.SKIPPED
@@ -216,6 +220,7 @@ async def _settle(
     _sql.settle_tasks,
     namespace_id=namespace_id,
     ids=[id for id, _, _ in settled],
+    lanes=[lanes[id] for id, _, _ in settled],
     statuses=[status for _, status, _ in settled],
     reasons=[reason for _, _, reason in settled],
     rate_jobs=sorted(judgement.arrivals),

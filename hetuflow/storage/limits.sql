@@ -181,15 +181,16 @@ CROSS JOIN LATERAL (
 -- name: settle_tasks
 -- Give blocked tasks their places, or let them be skipped, as was decided under the lock;
 -- and keep when the next start of each rate is free. What has changed since, or is being
--- changed, is left as it is.
+-- changed, is left as it is; so is what is in another lane now, whose places nobody
+-- counted. The lane is compared as no index can, so that tasks are found by their ids.
 WITH decided AS (
   SELECT d.status, d.reason, found.row
-  FROM unnest($ids::uuid[], $statuses::task_status[], $reasons::text[])
-    AS d (id, status, reason)
+  FROM unnest($ids::uuid[], $lanes::text[], $statuses::task_status[], $reasons::text[])
+    AS d (id, lane, status, reason)
   CROSS JOIN LATERAL (
     SELECT t.ctid AS row FROM sched_task AS t
     WHERE t.id = d.id AND t.namespace_id = $namespace_id AND t.completed_at = 'infinity'
-      AND t.status = 'blocked' AND t.lane IS NOT NULL
+      AND t.status = 'blocked' AND t.lane IS NOT DISTINCT FROM d.lane
       AND t.due_at <= statement_timestamp()
     FOR UPDATE SKIP LOCKED
   ) AS found

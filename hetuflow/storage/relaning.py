@@ -51,11 +51,17 @@ async def _change(
   connection: Connection, namespace_id: str, moved: list[tuple[Record, str | None]]
 ) -> None:
   """Put some tasks into other lanes."""
-  if moved:
-    await connection.fetch(
+  if not moved:
+    return
+  # Twice: those that others changed while they were waited for are locked, and nothing
+  # more, the first time.
+  for _ in range(2):
+    rows = await connection.fetch(
       _sql.change_lanes,
       namespace_id=namespace_id,
       ids=[row["id"] for row, _ in moved],
       lanes=[lane for _, lane in moved],
       reasons=[None if lane is None else reason_of(lane) for _, lane in moved],
     )
+    if len(rows) == len(moved):
+      return

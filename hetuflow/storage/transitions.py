@@ -17,7 +17,8 @@ from hetuflow.protocol.messages import AckOutcome, TaskInstanceUpdate
 from hetuflow.protocol.model import NamespaceId, Task, TaskId
 from hetuflow.protocol.states import TaskStatus
 from hetuflow.storage.connect import Connection, Database, Record
-from hetuflow.storage.lanes import reason_of
+from hetuflow.storage.lanes import lane_of, reason_of
+from hetuflow.storage.rows import repeated
 from hetuflow.storage.sql import Query, load_queries
 from hetuflow.storage.tasks import get_task
 
@@ -218,15 +219,39 @@ async def resume_task(database: Database, task_id: TaskId) -> Task:
   return await _move(database, _sql.resume_task, task_id, "resumed", blocked=blocked)
 
 
+@repeated
 async def revive_task(database: Database, task_id: TaskId) -> Task:
   """Give a finished task one more attempt, due now, and judged anew by its limits.
 
   Raises:
     NotFound: there is no such task.
-    Conflict: it has not ended.
+    Conflict: it has not ended, or it is part of a broadcast that has.
   """
-  blocked = await _blocked_by(database, task_id)
-  return await _move(database, _sql.revive_task, task_id, "retried", blocked=blocked)
+  async with database.transaction() as connection:
+    row = await connection.fetchrow(_sql.lock_ended, id=task_id)
+    lane = None if row is None else await _lane_anew(connection, row)
+    return await _move(
+      connection,
+      _sql.revive_task,
+      task_id,
+      "retried",
+      lane=lane,
+      blocked=None if lane is None else reason_of(lane),
+    )
+
+
+async def _lane_anew(connection: Connection, row: Record) -> str | None:
+  """Say whose limit a task that has ended is to wait for now.
+
+  Raises:
+    Conflict: it is part of a broadcast that has ended, which held its place.
+  """
+  if row["parent_id"] is None:
+    return lane_of(row, row["max_running"], row["parameters"])
+  if await connection.fetchval(_sql.keep_broadcast, id=row["parent_id"]) is None:
+    raise Conflict("its broadcast has ended; only the whole can be retried")
+  lane: str | None = row["lane"]
+  return lane
 
 
 async def _blocked_by(database: Database, task_id: TaskId) -> str | None:
@@ -236,11 +261,15 @@ async def _blocked_by(database: Database, task_id: TaskId) -> str | None:
 
 
 async def _move(
-  database: Database, query: Query, task_id: TaskId, participle: str, **values: Any
+  executor: Database | Connection,
+  query: Query,
+  task_id: TaskId,
+  participle: str,
+  **values: Any,
 ) -> Task:
   """Run a guarded change of one task and return it as it is then."""
-  changed = await database.fetchrow(query, id=task_id, **values)
-  task = await get_task(database, task_id)
+  changed = await executor.fetchrow(query, id=task_id, **values)
+  task = await get_task(executor, task_id)
   if changed is None:
     raise Conflict(f"a task that is {task.status} cannot be {participle}")
   return task

@@ -396,12 +396,28 @@ WHERE id = $id AND completed_at = 'infinity' AND status = 'paused'
 RETURNING id, pg_notify('hetuflow',
   CASE WHEN lane IS NULL THEN 'tasks:' ELSE 'limits:' END || namespace_id)
 
+-- name: lock_ended
+-- A task that has ended, and the limits that its job has now, kept as they are until the
+-- transaction ends.
+SELECT t.lane, t.parameters, t.parent_id, j.id, j.overlap, j.max_concurrent,
+  j.concurrency_key, j.rate_count, n.max_running
+FROM sched_task AS t
+JOIN sched_job AS j ON j.id = t.job_id
+JOIN sched_namespace AS n ON n.id = t.namespace_id
+WHERE t.id = $id AND t.completed_at < 'infinity'
+FOR SHARE OF j
+
+-- name: keep_broadcast
+-- Keep a broadcast from ending until the transaction ends, if it has not yet.
+SELECT task_id FROM sched_broadcast WHERE task_id = $id FOR SHARE
+
 -- name: revive_task
 -- Give a finished task one more attempt, due now, once it has its place if it has a limit;
 -- its history stays. Deadlines are counted from now, and so are retries and losses: it
 -- has as many left as a new task of its version.
 UPDATE sched_task AS t
-SET status = CASE WHEN t.lane IS NULL THEN 'pending' ELSE 'blocked' END::task_status,
+SET lane = $lane::text,
+  status = CASE WHEN $lane IS NULL THEN 'pending' ELSE 'blocked' END::task_status,
   reason = COALESCE('retried by request; ' || $blocked::text, 'retried by request'),
   completed_at = 'infinity', cancel_requested_at = NULL, due_at = now(),
   rank_at = now() - t.priority * interval '1 minute',

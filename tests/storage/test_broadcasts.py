@@ -9,6 +9,7 @@ from support.members import SET_LEASE, claim_all, join, report
 from support.plans import explain_generic, scans
 from support.world import make_job, query
 
+from hetuflow.errors import Conflict
 from hetuflow.protocol.model import (
   Task,
   TaskConfig,
@@ -220,6 +221,23 @@ async def test_a_revived_broadcast_counts_its_new_parts_only(
     if status is TaskInstanceStatus.FAILED:
       await revive_task(database, parent)
   assert len(await parts_of(database, parent)) == 2
+
+
+async def test_a_part_is_revived_only_while_the_whole_has_its_place(
+  database: Database,
+) -> None:
+  agents = await make_agents(database, 2)
+  parent = await make_parent(database)
+  await spread_broadcasts(database, NAMESPACES)
+  await run_part(database, agents[0], TaskInstanceStatus.FAILED)
+  [failed] = [each for each in await parts_of(database, parent) if each.completed_at]
+  assert (await revive_task(database, failed.id)).status == "pending"
+  for agent in agents:
+    await run_part(database, agent, TaskInstanceStatus.SUCCEEDED)
+  await end_broadcasts(database, NAMESPACES)
+  assert (await get_task(database, parent)).status == "succeeded"
+  with pytest.raises(Conflict, match="its broadcast has ended"):
+    await revive_task(database, failed.id)
 
 
 async def test_two_servers_make_each_part_once(database: Database) -> None:

@@ -114,6 +114,7 @@ def values_of(job_id: UUID, waiting: UUID, holder: UUID) -> dict[str, dict[str, 
     "settle_tasks": {
       "namespace_id": "default",
       "ids": [waiting],
+      "lanes": ["key:x"],
       "statuses": ["pending"],
       "reasons": [None],
       "rate_jobs": [],

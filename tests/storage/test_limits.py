@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import trio
 from support.members import DEFAULT, claim_one
 from support.world import make_job, query, read_clock, start_attempt
 
@@ -19,6 +20,7 @@ from hetuflow.protocol.model import (
   TaskForUpdate,
   TaskId,
 )
+from hetuflow.storage import limits
 from hetuflow.storage.connect import Database
 from hetuflow.storage.jobs import update_job
 from hetuflow.storage.limits import (
@@ -46,6 +48,11 @@ PLACE_LATE = query("""
 """)
 SET_PENDING = query("UPDATE sched_task SET status = 'pending' WHERE id = $id")
 LANES = query("SELECT lane, status::text FROM sched_task ORDER BY id")
+TOUCH = query("UPDATE sched_task SET updated_at = now() WHERE id = $id")
+BLOCKED_SESSIONS = query("""
+  SELECT count(*) FROM pg_stat_activity
+  WHERE wait_event_type = 'Lock' AND datname = current_database()
+""")
 
 
 def config(**limits: Any) -> TaskConfig:
@@ -286,6 +293,60 @@ async def test_tasks_that_are_there_go_by_the_limits_that_their_job_has_now(
   assert {row["lane"] for row in await database.fetch(LANES)} == {None}
   await attempt.end(0)
   assert await statuses(database, ids[:1]) == ["succeeded"]
+
+
+async def test_a_task_that_others_change_at_the_time_goes_by_the_new_limits_too(
+  database: Database,
+) -> None:
+  job = await make_job(database)
+  ids = await make(database, job)
+  change = JobForUpdate(config=config(max_concurrent=1))
+  with trio.fail_after(30):
+    async with trio.open_nursery() as nursery, database.transaction() as connection:
+      await connection.fetch(TOUCH, id=ids[0])
+      nursery.start_soon(update_job, database, job.id, change)
+      while not await database.fetchval(BLOCKED_SESSIONS):
+        pass
+  assert await statuses(database, ids) == ["blocked"]
+
+
+async def test_what_ended_under_other_limits_is_revived_under_those_of_now(
+  database: Database,
+) -> None:
+  job = await make_job(database)
+  ids = await make(database, job, 2)
+  for id in ids:
+    await (await start_attempt(database, id)).end(0)
+  await update_job(database, job.id, JobForUpdate(config=config(max_concurrent=1)))
+  for id in ids:
+    await revive_task(database, id)
+  await judge_all(database)
+  assert sorted(await statuses(database, ids)) == ["blocked", "pending"]
+  await update_job(database, job.id, JobForUpdate(config=config()))
+  for id in ids:
+    await request_cancel(database, id)
+  assert (await revive_task(database, ids[0])).status == "pending"
+
+
+async def test_what_changes_its_lane_while_it_is_judged_gets_no_place_there(
+  database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  job = await limited_job(database, concurrency_key=KEY)
+  [first] = await make(database, job, parameters={"key": "a"})
+  await judge_all(database)
+  [second] = await make(database, job, parameters={"key": "b"})
+  list_holders = limits._list_holders
+
+  async def move_then_list(*arguments: Any) -> Any:
+    """Let a user be faster than the limiter, which has counted already."""
+    await update_task(database, second, TaskForUpdate(parameters={"key": "a"}))
+    return await list_holders(*arguments)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(limits, "_list_holders", move_then_list)
+    await judge_tasks(database, DEFAULT)
+  await judge_all(database)
+  assert await statuses(database, [first, second]) == ["pending", "blocked"]
 
 
 async def test_what_has_not_started_in_time_is_missed(database: Database) -> None:

@@ -270,8 +270,9 @@ async def block(scene: Scene) -> None:
       await scene.set(lane="job:x")
       await resume_task(scene.database, scene.task_id)
     case status if status in TASK_FINAL:
-      await scene.set(lane="job:x")
+      await scene.database.fetch(LIMIT_NAMESPACE, max_running=1)
       await revive_task(scene.database, scene.task_id)
+      await scene.database.fetch(LIMIT_NAMESPACE, max_running=None)
     case _:
       await scene.database.fetch(LIMIT_NAMESPACE, max_running=1)
       await adopt_waiting(scene.database, DEFAULT)
