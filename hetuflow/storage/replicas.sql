@@ -36,7 +36,8 @@ WHERE (s.kind = 'daemon' OR s.fixed_delay)
 ORDER BY s.id, r.replica
 
 -- name: hold_schedule
--- Keep editors and other servers away from a schedule, unless one of them has it in hand.
+-- Keep editors and other servers away from a schedule, unless one of them has it in hand,
+-- and its job as it is: limits that it got before the next task is made would miss that.
 SELECT s.parameters, s.jitter_seconds, j.id, j.overlap, j.max_concurrent, j.concurrency_key,
   j.rate_count, j.route_id, r.selector, n.max_running
 FROM sched_schedule AS s
@@ -45,6 +46,7 @@ JOIN sched_route AS r ON r.id = j.route_id
 JOIN sched_namespace AS n ON n.id = s.namespace_id
 WHERE s.id = $id
 FOR NO KEY UPDATE OF s SKIP LOCKED
+FOR KEY SHARE OF j SKIP LOCKED
 
 -- name: read_ends
 -- How tasks that are no longer live ended, and when their last attempt had begun.

@@ -359,6 +359,20 @@ async def test_a_replica_never_has_two_live_tasks(database: Database) -> None:
 # ── intervals from the end ──────────────────────────────────────────────────────────
 
 
+async def test_no_task_is_made_while_somebody_changes_the_limits_of_the_job(
+  database: Database,
+) -> None:
+  schedule = await make_delay(database, 30)
+  await keep_schedule(database, schedule.id, horizon=HORIZON)
+  limited = JobForUpdate(config=TaskConfig(cmd="/bin/true", max_concurrent=1))
+  async with database.transaction() as connection:
+    await update_job(connection, schedule.job_id, limited)
+    assert await keep_schedule(database, schedule.id, horizon=HORIZON) is None
+  await keep(database, schedule)
+  [task] = await live(database, schedule)
+  assert (task["status"], task["cause"]) == ("blocked", "schedule")
+
+
 async def test_the_interval_is_counted_from_the_end(database: Database) -> None:
   schedule = await make_delay(database, 30)
   [agent] = await make_agents(database, 1)
