@@ -162,10 +162,18 @@ def pause_after(
   begun = end["started_at"]
   if begun is not None and end["completed_at"] - begun >= SETTLED:
     return 0, keeping.read_at
-  config, failures = end["config"], replica.failures + 1
-  growth = config["retry_backoff"] ** min(failures - 1, 60)
-  pause = min(max(config["retry_interval"] * growth, SHORTEST_PAUSE), LONGEST_PAUSE)
+  failures = replica.failures + 1
+  pause = _growing_pause(end["config"], failures)
   return failures, end["completed_at"] + timedelta(seconds=pause)
+
+
+def _growing_pause(config: Mapping[str, Any], failures: int) -> float:
+  """Say for how many seconds to wait; long, where a configuration cannot be read."""
+  try:
+    growth = config["retry_backoff"] ** min(failures - 1, 60)
+    return min(max(config["retry_interval"] * growth, SHORTEST_PAUSE), LONGEST_PAUSE)
+  except (KeyError, TypeError, OverflowError):
+    return LONGEST_PAUSE
 
 
 def _waits(

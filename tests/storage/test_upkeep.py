@@ -132,6 +132,23 @@ def test_an_end_without_a_start_is_a_failure() -> None:
   assert pause_after(make_keeping(replica), replica, end) == (1, NOW + seconds(1))
 
 
+@pytest.mark.parametrize(
+  "config",
+  [
+    {},
+    {"retry_interval": 1.0, "retry_backoff": "x"},
+    {"retry_interval": None, "retry_backoff": 2.0},
+    {"retry_interval": 1.0, "retry_backoff": 1e300},
+  ],
+)
+def test_a_configuration_that_cannot_be_read_makes_the_longest_pause(
+  config: dict[str, Any],
+) -> None:
+  replica = make_replica(failures=5)
+  end = {"status": "failed", "started_at": None, "completed_at": NOW, "config": config}
+  assert pause_after(make_keeping(replica), replica, end) == (6, NOW + seconds(60))
+
+
 def test_a_delay_does_not_ask_how_the_last_one_ended() -> None:
   for status in ("succeeded", "failed", "cancelled", "skipped"):
     replica = make_replica()

@@ -13,7 +13,7 @@ from datetime import timedelta
 import structlog
 import trio
 
-from hetuflow.errors import Conflict, Unavailable
+from hetuflow.errors import Conflict, StorageError, Unavailable
 from hetuflow.nursery import Outage, Wakeup
 from hetuflow.server.scheduling.bindings import Bindings
 from hetuflow.storage.connect import Database
@@ -105,6 +105,13 @@ class Reconciler:
       # Somebody gave an earlier task of a replica another attempt: that one counts now.
       _log.warning(
         "replica_occupied", schedule_id=str(keeping.schedule_id), error=str(error)
+      )
+    except Unavailable:
+      raise
+    except StorageError as error:
+      # A row that nobody can work with must not stop what others keep going.
+      _log.error(
+        "schedule_unusable", schedule=str(keeping.schedule_id), error=str(error)
       )
 
 
