@@ -26,7 +26,8 @@ RETURNING known.namespace_id, known.key, known.answer #>> '{}' AS task_id
 
 -- name: insert_tasks
 -- Make tasks of jobs, due at their time or now, and hint once per namespace. Those with a
--- lane are blocked, for the reason given, until the limiter gives them a place.
+-- lane are blocked, for the reason given, until the limiter gives them a place. No
+-- deadline lies behind the last year that can be read again.
 WITH made AS (
   INSERT INTO sched_task (
     id, namespace_id, job_id, job_version, route_id, planned_at, scheduled_at, due_at,
@@ -36,8 +37,8 @@ WITH made AS (
     at.at - COALESCE(t.priority, j.priority) * interval '1 minute',
     COALESCE(t.priority, j.priority), t.parameters, j.max_retries, t.lane,
     CASE WHEN t.lane IS NULL THEN 'pending' ELSE 'blocked' END::task_status, t.reason,
-    at.at + make_interval(secs => j.start_deadline),
-    at.at + make_interval(secs => j.total_timeout)
+    LEAST(at.at, '9997-12-30Z') + make_interval(secs => j.start_deadline),
+    LEAST(at.at, '9997-12-30Z') + make_interval(secs => j.total_timeout)
   FROM unnest(
     $ids::uuid[], $job_ids::uuid[], $times::timestamptz[], $priorities::smallint[],
     $parameters::jsonb[], $lanes::text[], $reasons::text[]
@@ -92,7 +93,8 @@ FOR UPDATE OF t
 
 -- name: update_task
 -- Change a task that no agent has yet. What has a lane is judged anew, whether it had a
--- place or not; a retry keeps its place. Deadlines move with the time.
+-- place or not; a retry keeps its place. Deadlines move with the time that it is due at:
+-- they are counted from there, also where it is not the one that was planned.
 UPDATE sched_task AS t
 SET parameters = CASE WHEN $set_parameters::boolean
     THEN $parameters::jsonb ELSE t.parameters END,
@@ -106,8 +108,10 @@ SET parameters = CASE WHEN $set_parameters::boolean
     ELSE t.status END,
   reason = CASE WHEN t.status IN ('pending', 'blocked') AND $lane IS NOT NULL
     THEN $blocked::text ELSE t.reason END,
-  start_by = t.start_by + COALESCE($scheduled_at - t.scheduled_at, interval '0'),
-  end_by = t.end_by + COALESCE($scheduled_at - t.scheduled_at, interval '0'),
+  start_by = t.start_by + (LEAST(COALESCE($scheduled_at, t.due_at), '9997-12-30Z')
+    - LEAST(t.due_at, '9997-12-30Z')),
+  end_by = t.end_by + (LEAST(COALESCE($scheduled_at, t.due_at), '9997-12-30Z')
+    - LEAST(t.due_at, '9997-12-30Z')),
   updated_at = now()
 WHERE t.id = $id AND t.completed_at = 'infinity'
   AND t.status IN ('blocked', 'paused', 'pending', 'waiting_retry')

@@ -1,6 +1,6 @@
 """Limits in a real database: who waits for what, and what frees a place."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -394,6 +394,39 @@ async def test_what_has_not_ended_in_time_fails(database: Database) -> None:
   assert await statuses(database, [running, started]) == ["failed", "succeeded"]
   reasons = [(await get_task(database, id)).reason for id in ids]
   assert reasons == ["total timeout"] * 3 + [None]
+
+
+async def test_deadlines_of_a_revived_task_move_as_far_as_the_task(
+  database: Database,
+) -> None:
+  job = await limited_job(database, start_deadline=60, total_timeout=600)
+  now = await read_clock(database)
+  [id] = await make(database, job, scheduled_at=now - timedelta(days=40_000))
+  await miss_late(database, DEFAULT)
+  await revive_task(database, id)
+  later = now + timedelta(days=2_900_000)
+  task = await update_task(database, id, TaskForUpdate(scheduled_at=later))
+  assert (task.start_by, task.end_by) == (
+    later + timedelta(seconds=60),
+    later + timedelta(seconds=600),
+  )
+
+
+async def test_no_deadline_lies_behind_the_last_year_that_can_be_read(
+  database: Database,
+) -> None:
+  year_s = 366 * 86_400.0
+  job = await limited_job(database, start_deadline=year_s, total_timeout=year_s)
+  last = datetime(9998, 12, 31, 23, tzinfo=UTC)
+  created, changed = (
+    *await make(database, job, scheduled_at=last),
+    *await make(database, job),
+  )
+  await update_task(database, changed, TaskForUpdate(scheduled_at=last))
+  for id in (created, changed):
+    task = await get_task(database, id)
+    assert task.end_by is not None
+    assert task.end_by.year == 9998
 
 
 async def test_a_user_who_cancels_first_is_heeded(database: Database) -> None:
