@@ -10,7 +10,13 @@ import asyncpg
 
 from hetuflow.errors import Conflict, StorageError, Unavailable
 
-__all__ = ["lacks_partition", "may_have_happened", "repeatable", "translated"]
+__all__ = [
+  "blames_values",
+  "lacks_partition",
+  "may_have_happened",
+  "repeatable",
+  "translated",
+]
 
 RETRYABLE = ("40001", "40P01")
 """SQLSTATEs of a serialisation failure and a deadlock: the statement may be repeated."""
@@ -77,6 +83,20 @@ def _translate(what: str, error: BaseException) -> StorageError | None:
       return Unavailable(f"{what}: {error}")
     return StorageError(f"{what}: {error}")
   return None
+
+
+def blames_values(error: StorageError) -> bool:
+  """Tell whether a statement was refused for what it was to write, and always will be.
+
+  Args:
+    error: what the statement ended in.
+  """
+  # That a partition is missing is a broken constraint too, but passes.
+  if isinstance(error, Unavailable):
+    return False
+  state = getattr(error.__cause__, "sqlstate", None) or ""
+  # Data exceptions and broken constraints (PostgreSQL, appendix A).
+  return state[:2] in ("22", "23")
 
 
 def repeatable(error: Unavailable) -> bool:

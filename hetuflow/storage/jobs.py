@@ -201,7 +201,7 @@ async def update_job(database: Executor, id: UUID, update: JobForUpdate) -> Job:
       raise
     if any(values[name] != row[name] for name in LIMITS):
       await relane_tasks(connection, values | {"id": id}, row["namespace_id"])
-    if wire.dump(values["misfire"]) != row["misfire"]:
+    if values["version"] != row["version"]:
       await wake_schedules(connection, id)
     return await get_job(connection, id)
 

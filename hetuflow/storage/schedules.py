@@ -262,11 +262,11 @@ async def switch_schedules_off(connection: Connection, job_id: UUID) -> None:
 
 
 async def wake_schedules(connection: Connection, job_id: UUID) -> None:
-  """Let schedules be looked at that plan no more, perhaps for want of a policy.
+  """Let schedules be looked at that plan no more, perhaps because of their job.
 
   Args:
     connection: in a transaction that has locked the job.
-    job_id: whose misfire policy has changed.
+    job_id: whose configuration has changed.
   """
   await connection.fetch(_sql.wake_schedules, job_id=job_id)
   await connection.fetch(_sql.notify_schedules)

@@ -171,7 +171,8 @@ def _growing_pause(config: Mapping[str, Any], failures: int) -> float:
   """Say for how many seconds to wait; long, where a configuration cannot be read."""
   try:
     growth = config["retry_backoff"] ** min(failures - 1, 60)
-    return min(max(config["retry_interval"] * growth, SHORTEST_PAUSE), LONGEST_PAUSE)
+    pause: float = config["retry_interval"] * growth
+    return min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
   except (KeyError, TypeError, OverflowError):
     return LONGEST_PAUSE
 

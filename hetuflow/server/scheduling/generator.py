@@ -12,7 +12,7 @@ clock was, and has been set back.
 """
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -21,10 +21,11 @@ import trio
 
 from hetuflow.errors import ProtocolError, ScheduleError, StorageError, Unavailable
 from hetuflow.nursery import Outage, Wakeup
-from hetuflow.protocol.model import Schedule
+from hetuflow.protocol.model import NamespaceId, Schedule
 from hetuflow.schedule import Timing
 from hetuflow.server.scheduling.bindings import Bindings
 from hetuflow.storage.connect import Database, Record
+from hetuflow.storage.failures import blames_values
 from hetuflow.storage.plan import Plan, plan_schedule
 from hetuflow.storage.planning import (
   Fence,
@@ -105,7 +106,7 @@ class Generator:
     if not rows:
       return False
     plans = await self._plan_all(rows)
-    made = await plan_tasks(self._database, plans, fence=fence)
+    made = await self._carry_out(rows, plans, fence)
     self.planned += sum(made.values())
     _log.debug("tasks_planned", tasks=sum(made.values()), schedules=len(plans))
     # Where nothing could be planned, because somebody else has it all in hand or plans
@@ -118,6 +119,32 @@ class Generator:
         if plan.next_plan_at is not None
       )
     )
+
+  async def _carry_out(
+    self, rows: Sequence[Record], plans: Sequence[Plan], fence: Fence
+  ) -> dict[NamespaceId, int]:
+    """Carry out plans; where the database refuses one, each for itself."""
+    try:
+      return await plan_tasks(self._database, plans, fence=fence)
+    except StorageError as error:
+      if not blames_values(error):
+        raise
+      made: Counter[NamespaceId] = Counter()
+      for row, plan in zip(rows, plans, strict=True):
+        made.update(await self._carry_out_one(row, plan, fence))
+      return made
+
+  async def _carry_out_one(
+    self, row: Record, plan: Plan, fence: Fence
+  ) -> dict[NamespaceId, int]:
+    """Carry out one plan; a schedule whose plan is refused plans nothing more."""
+    try:
+      return await plan_tasks(self._database, [plan], fence=fence)
+    except StorageError as error:
+      if not blames_values(error):
+        raise
+      _log.error("schedule_unusable", schedule=str(row["id"]), error=str(error))
+      return await plan_tasks(self._database, [_nothing(row)], fence=fence)
 
   async def draw_back_once(self) -> int:
     """Let schedules begin anew that are planned too far ahead; return how many did."""

@@ -78,6 +78,24 @@ async def test_a_policy_that_cannot_be_read_stops_others_not_and_its_own_until_m
   assert await planned_times(database, broken)
 
 
+async def test_a_plan_that_the_database_refuses_undoes_no_other_and_waits_to_be_mended(
+  database: Database, sound: Schedule
+) -> None:
+  job = await make_job(database)
+  broken = await make_schedule(database, job, cron_expression="* * * * * *")
+  # No moment lies so far ahead.
+  await database.fetch(
+    query("UPDATE sched_job SET start_deadline = 1e18 WHERE id = $id"), id=job.id
+  )
+  await plan_once(database)
+  assert await planned_times(database, sound)
+  assert await planned_times(database, broken) == []
+  mended = JobForUpdate(config=TaskConfig(cmd="/bin/false"))
+  await update_job(database, job.id, mended)
+  await plan_once(database)
+  assert await planned_times(database, broken)
+
+
 async def test_a_new_policy_wakes_no_schedule_that_is_off(
   database: Database, sound: Schedule
 ) -> None:
