@@ -104,6 +104,11 @@ class Session:
   ack_seconds: float | None = None
   traffic: Traffic = attrs.field(factory=Traffic)
 
+  @property
+  def leaves(self) -> bool:
+    """Whether it takes nothing new: it drains, or its connection ends."""
+    return self.draining or self.struck_off or self.closing is not None
+
   def grant(self, run: int, hold: int) -> None:
     """Add to the budgets what the agent offers; one that has to go gets nothing more."""
     if self.closing is not None or self.drained:

@@ -1,4 +1,4 @@
-"""What becomes of a claim: places dealt, rows made into a message, doubts ended.
+"""What becomes of a claim: places dealt, rows counted and made into a message, doubts ended.
 
 Pure but for the sessions that are told to end; the poller calls it.
 """
@@ -6,6 +6,7 @@ Pure but for the sessions that are told to end; the poller calls it.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+import attrs
 import trio
 
 from hetuflow.protocol.messages import DispatchedTask, DispatchTaskRequest
@@ -15,7 +16,38 @@ from hetuflow.server.session import Session
 from hetuflow.storage.connect import Record
 from hetuflow.storage.failures import may_have_happened
 
-__all__ = ["deal", "in_doubt", "make_dispatch", "version_of"]
+__all__ = ["PollStatistics", "deal", "in_doubt", "make_dispatch", "version_of"]
+
+
+@attrs.define(kw_only=True)
+class PollStatistics:
+  """What the poller has done.
+
+  ``claim_seconds`` is what its claims took, ``delay_seconds`` for how long the tasks that
+  were due had been so, in sum and at most; those held until they are due have none.
+  """
+
+  polls: int = 0
+  claims: int = 0
+  empty_claims: int = 0
+  claimed: int = 0
+  claimed_ahead: int = 0
+  claim_seconds: float = 0.0
+  delay_seconds: float = 0.0
+  max_delay_seconds: float = 0.0
+
+  def count(self, rows: Sequence[Record], seconds: float) -> None:
+    """Add what one claim got, and how long it took."""
+    self.claims += 1
+    self.empty_claims += not rows
+    self.claimed += len(rows)
+    self.claim_seconds += seconds
+    for row in rows:
+      if row["held"]:
+        self.claimed_ahead += 1
+      else:
+        self.delay_seconds += row["delay"]
+        self.max_delay_seconds = max(self.max_delay_seconds, row["delay"])
 
 
 def version_of(row: Record) -> Version:

@@ -17,14 +17,16 @@ from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
-import attrs
 import structlog
 import trio
 
 from hetuflow.errors import Unavailable
 from hetuflow.nursery import Outage, Wakeup
-from hetuflow.protocol.model import NamespaceId
+from hetuflow.protocol.messages import TaskInstanceUpdate
+from hetuflow.protocol.model import InstanceId, NamespaceId
+from hetuflow.protocol.states import TaskInstanceStatus
 from hetuflow.server.scheduling.claims import (
+  PollStatistics,
   deal,
   in_doubt,
   make_dispatch,
@@ -37,7 +39,12 @@ from hetuflow.server.session import Session
 from hetuflow.server.sessions import Sessions
 from hetuflow.storage.connect import Database, Record
 from hetuflow.storage.routes import list_waiting_routes
-from hetuflow.storage.transitions import ClaimOffer, claim_tasks, fail_claims
+from hetuflow.storage.transitions import (
+  ClaimOffer,
+  claim_tasks,
+  fail_claims,
+  record_updates,
+)
 
 __all__ = ["Poller"]
 
@@ -46,24 +53,6 @@ CLAIM_LIMIT = 500
 BOTTOM = datetime(1970, 1, 1, tzinfo=UTC)
 
 _log = structlog.get_logger()
-
-
-@attrs.define(kw_only=True)
-class PollStatistics:
-  """What the poller has done.
-
-  ``claim_seconds`` is what its claims took, ``delay_seconds`` for how long the tasks that
-  were due had been so, in sum and at most; those held until they are due have none.
-  """
-
-  polls: int = 0
-  claims: int = 0
-  empty_claims: int = 0
-  claimed: int = 0
-  claimed_ahead: int = 0
-  claim_seconds: float = 0.0
-  delay_seconds: float = 0.0
-  max_delay_seconds: float = 0.0
 
 
 class Poller:
@@ -199,7 +188,7 @@ class Poller:
       with in_doubt(sessions):
         rows = await claim_tasks(connection, offer)
     due = sum(not row["held"] for row in rows)
-    self._count(rows, started)
+    self.statistics.count(rows, trio.current_time() - started)
     self._shares.charge(namespace_id, due)
     if not rows:
       return passed_over
@@ -210,9 +199,14 @@ class Poller:
       problems = await self._outage.retry(partial(self._configs.learn, versions))
       if problems:
         await self._outage.retry(partial(self._fail, namespace_id, rows, problems))
+      left = {session.agent_id for session in sessions if session.leaves}
+      good = [row for row in rows if version_of(row) not in problems]
+      unsent = [row for row in good if row["agent_id"] in left]
       self._send(
-        namespace_id, sessions, [row for row in rows if version_of(row) not in problems]
+        namespace_id, sessions, [row for row in good if row["agent_id"] not in left]
       )
+      if unsent:
+        await self._outage.retry(partial(self._give_back, namespace_id, unsent))
     return passed_over or due == len(run) > 0 or len(rows) - due == len(hold) > 0
 
   def _portion(
@@ -254,6 +248,20 @@ class Poller:
       session.hold = max(0, session.hold - held)
       session.dispatch(make_dispatch(namespace_id, share, self._configs))
 
+  async def _give_back(self, namespace_id: NamespaceId, rows: Sequence[Record]) -> None:
+    """Release claims of agents that asked for nothing more while they were made."""
+    released = [
+      TaskInstanceUpdate(
+        instance_id=InstanceId(row["instance_id"]),
+        namespace_id=namespace_id,
+        claim_token=row["claim_token"],
+        status=TaskInstanceStatus.RELEASED,
+        reason="its agent left before it was told",
+      )
+      for row in rows
+    ]
+    await record_updates(self._database, namespace_id, released)
+
   async def _fail(
     self,
     namespace_id: NamespaceId,
@@ -267,17 +275,3 @@ class Poller:
       if (version := version_of(row)) in problems
     ]
     await fail_claims(self._database, namespace_id, claims)
-
-  def _count(self, rows: Sequence[Record], started: float) -> None:
-    """Keep the figures of one claim."""
-    figures = self.statistics
-    figures.claims += 1
-    figures.empty_claims += not rows
-    figures.claimed += len(rows)
-    figures.claim_seconds += trio.current_time() - started
-    for row in rows:
-      if row["held"]:
-        figures.claimed_ahead += 1
-      else:
-        figures.delay_seconds += row["delay"]
-        figures.max_delay_seconds = max(figures.max_delay_seconds, row["delay"])

@@ -315,6 +315,39 @@ async def test_nothing_is_claimed_for_an_agent_that_leaves_during_another_claim(
   assert claimed == 1
 
 
+@pytest.mark.parametrize("how", ["drains", "is told to go", "is gone"])
+async def test_what_was_claimed_for_an_agent_that_leaves_goes_back_at_once(
+  database: Database, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+  sessions = Sessions()
+  await make_tasks(database, await make_job(database), 3)
+  agent = await join(database, sessions, run=2)
+  claim = poller_module.claim_tasks
+
+  async def claim_and_leave(executor: Any, offer: Any) -> Any:
+    rows = await claim(executor, offer)
+    match how:
+      case "drains":
+        agent.withdraw()
+      case "is told to go":
+        agent.close(4002, "kicked")
+      case _:
+        sessions.remove(agent)
+    return rows
+
+  monkeypatch.setattr(poller_module, "claim_tasks", claim_and_leave)
+  await poll_all(make_poller(database, sessions))
+  assert dispatched(agent) == []
+  assert await count_tasks(database, "pending") == 3
+  attempts = await database.fetch(
+    query("""
+      SELECT i.status::text AS status, t.attempts
+      FROM sched_task_instance AS i JOIN sched_task AS t ON t.id = i.task_id
+    """)
+  )
+  assert {(row["status"], row["attempts"]) for row in attempts} == {("released", 0)}
+
+
 async def test_namespaces_are_claimed_for_apart(database: Database) -> None:
   sessions = Sessions()
   await make_namespace(database, "other")
