@@ -1,4 +1,4 @@
-"""What becomes of a claim: places dealt, rows counted and made into a message, doubts ended.
+"""What becomes of a claim: dealt, counted, made into a message, its doubts ended.
 
 Pure but for the sessions that are told to end; the poller calls it.
 """
