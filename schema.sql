@@ -241,9 +241,12 @@ CREATE TABLE sched_route (
   namespace_id text NOT NULL REFERENCES sched_namespace,
   selector jsonb NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now(),
-  updated_at timestamptz NOT NULL DEFAULT now(),
-  UNIQUE (namespace_id, selector)
+  updated_at timestamptz NOT NULL DEFAULT now()
 );
+
+-- By its hash: an index bears no more than some kB.
+CREATE UNIQUE INDEX sched_route_selector
+  ON sched_route (namespace_id, md5(selector::text));
 
 -- Those of jobs that every matching agent runs.
 CREATE INDEX sched_route_broadcast ON sched_route (namespace_id)

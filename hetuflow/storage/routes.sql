@@ -1,13 +1,15 @@
 -- name: find_route
 -- The number of a selector that is known already.
-SELECT id FROM sched_route WHERE namespace_id = $namespace_id AND selector = $selector
+SELECT id FROM sched_route
+WHERE namespace_id = $namespace_id AND selector = $selector
+  AND md5(selector::text) = md5($selector::jsonb::text)
 
 -- name: insert_route
 -- Number a selector and tell who serves agents; nothing comes back when another was
 -- faster.
 INSERT INTO sched_route (namespace_id, selector)
 VALUES ($namespace_id, $selector)
-ON CONFLICT (namespace_id, selector) DO NOTHING
+ON CONFLICT (namespace_id, md5(selector::text)) DO NOTHING
 RETURNING id, pg_notify('hetuflow', 'routes')
 
 -- name: list_routes
@@ -55,7 +57,7 @@ SELECT r.id, r.namespace_id, wanted.agent_id
 FROM unnest($namespace_ids::text[], $agent_ids::uuid[])
   AS wanted (namespace_id, agent_id)
 JOIN sched_route AS r ON r.namespace_id = wanted.namespace_id
-  AND r.selector = jsonb_build_object('agent', wanted.agent_id)
+  AND md5(r.selector::text) = md5(jsonb_build_object('agent', wanted.agent_id)::text)
 ORDER BY r.namespace_id, wanted.agent_id
 FOR KEY SHARE OF r
 
@@ -69,9 +71,10 @@ WITH made AS (
   WHERE NOT EXISTS (
     SELECT FROM sched_route AS r
     WHERE r.namespace_id = wanted.namespace_id
-      AND r.selector = jsonb_build_object('agent', wanted.agent_id))
+      AND md5(r.selector::text)
+        = md5(jsonb_build_object('agent', wanted.agent_id)::text))
   ORDER BY wanted.namespace_id, wanted.agent_id
-  ON CONFLICT (namespace_id, selector) DO NOTHING
+  ON CONFLICT (namespace_id, md5(selector::text)) DO NOTHING
   RETURNING id
 ),
 news AS (SELECT count(*) AS count FROM made)

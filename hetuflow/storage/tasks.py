@@ -17,7 +17,7 @@ from hetuflow.protocol.model import (
 from hetuflow.protocol.states import TASK_FINAL, TaskStatus
 from hetuflow.storage.connect import Connection, Database, Record
 from hetuflow.storage.lanes import key_problem, lane_of, reason_of
-from hetuflow.storage.rows import criteria, fetch_page, found, from_row
+from hetuflow.storage.rows import criteria, fetch_page, found, from_row, repeated
 from hetuflow.storage.sql import load_queries
 
 __all__ = ["create_tasks", "get_task", "query_tasks", "update_task"]
@@ -178,6 +178,7 @@ async def query_tasks(
   return [from_row(Task, row) for row in rows]
 
 
+@repeated
 async def update_task(
   database: Database, task_id: TaskId, change: TaskForUpdate
 ) -> Task:
@@ -190,6 +191,8 @@ async def update_task(
       concurrency_key.
   """
   async with database.transaction() as connection:
+    # The job before the task, as whoever edits it locks them.
+    await connection.fetch(_sql.share_job_of, id=task_id)
     row = await connection.fetchrow(_sql.lock_task, id=task_id)
     lane = None if row is None else _new_lane(row, change)
     changed = await connection.fetchrow(

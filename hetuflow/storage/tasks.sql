@@ -81,6 +81,13 @@ WHERE ($cursor::uuid IS NULL OR id < $cursor)
 ORDER BY id DESC
 LIMIT $limit
 
+-- name: share_job_of
+-- The job of a task that has not ended, kept as it is until the transaction ends: what
+-- the next statement reads of its limits is what holds.
+SELECT id FROM sched_job
+WHERE id = (SELECT job_id FROM sched_task WHERE id = $id AND completed_at = 'infinity')
+FOR SHARE
+
 -- name: lock_task
 -- One task that is to be changed, and the limits of its job and namespace.
 SELECT t.status, t.lane, t.parameters, j.id, j.overlap, j.max_concurrent,

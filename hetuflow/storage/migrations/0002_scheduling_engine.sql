@@ -175,6 +175,9 @@ CREATE TABLE sched_broadcast (
 
 CREATE INDEX sched_broadcast_namespace ON sched_broadcast (namespace_id);
 
+ALTER TABLE sched_route DROP CONSTRAINT sched_route_namespace_id_selector_key;
+CREATE UNIQUE INDEX sched_route_selector
+  ON sched_route (namespace_id, md5(selector::text));
 CREATE INDEX sched_route_broadcast ON sched_route (namespace_id)
   WHERE (selector -> 'broadcast') IS NOT NULL;
 

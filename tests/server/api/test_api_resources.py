@@ -1,5 +1,6 @@
 """Each resource as a caller uses it."""
 
+import random
 from typing import Any
 from uuid import UUID
 
@@ -284,3 +285,12 @@ async def test_a_job_whose_configuration_is_refused_by_now_is_shown_and_mended(
   mended = (await api.patch(path, {"config": {"cmd": "/bin/true"}})).body
   assert (mended["config"]["cmd"], mended["unusable"]) == ("/bin/true", None)
   assert (await api.delete(path)).status == 204
+
+
+async def test_a_job_may_ask_for_labels_longer_than_an_index_bears(api: Api) -> None:
+  labels = {"place": random.Random(0).randbytes(10_000).hex()}
+  wish = {"name": "far", "config": {"cmd": "/bin/true", "labels": labels}}
+  made = await api.post("jobs", wish)
+  assert made.status == 201
+  again = await api.post("jobs", wish | {"name": "farther"})
+  assert again.body["config"]["labels"] == labels
